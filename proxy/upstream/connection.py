@@ -1,0 +1,337 @@
+"""One connection to upstream: a request is written once, its answer is read, and it is known how far each got.
+
+Opening a connection writes nothing of a request; from the moment an `Exchange` begins, every failure is one of unknown
+outcome. There is no path on which a request is written twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import select
+from typing import TYPE_CHECKING, Protocol, Self, cast
+
+from proxy.errors import AnswerTimedOut, ConnectionLost, ProxyError
+from proxy.upstream.response import Response
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterable, Callable
+
+_ONE_WRITE = 64 * 1024
+"""A request up to this many bytes goes to the transport in one piece, with no task to send it."""
+
+_HIGH_WATER = 256 * 1024
+"""Bytes of an answer that may wait for a slow caller before upstream is no longer read."""
+
+_FIRST_REFUSAL = 400
+
+
+class Timeouts(Protocol):
+    """How long upstream may take, in seconds."""
+
+    @property
+    def response(self) -> float:
+        """From the last byte of the request to the head of the answer."""
+
+    @property
+    def idle(self) -> float:
+        """Between two pieces of a body, either way."""
+
+
+class Exchange:
+    """One request written to upstream and its response read back; whoever holds it calls `release` at the end."""
+
+    __slots__ = ("_connection", "_failure", "_headed", "_more", "_upload", "response", "sent_whole")
+
+    def __init__(self, connection: Connection, *, head_only: bool) -> None:
+        self._connection = connection
+        self._headed: asyncio.Future[None] = connection.loop.create_future()
+        self._more: asyncio.Future[None] | None = None  # set while `read` waits
+        self._upload: asyncio.Task[None] | None = None
+        self._failure: ProxyError | None = None
+        self.response = Response(head_only=head_only)
+        self.sent_whole = False
+        """The last byte of the request was handed over: upstream may act on it."""
+
+    async def send(self, head: bytes, body: bytes | AsyncIterable[bytes]) -> None:
+        """Write the request; return when the head of the answer is there, even if that is before the last byte.
+
+        Raises `ConnectionLost`, `MalformedAnswer` or `AnswerTimedOut`, and what iterating over the body raises.
+        """
+        if isinstance(body, bytes) and len(body) <= _ONE_WRITE:
+            self._connection.write(head + body)
+            self._sent()
+        else:
+            self._upload = self._connection.loop.create_task(self._send(head, body))
+            self._upload.add_done_callback(self._upload_done)
+        await self._headed
+
+    async def read(self) -> bytes:
+        """Return the next piece of the answer's body, `b""` at its end; raises as `send` does."""
+        while not self.response.buffered and not self.response.ended:
+            await self._arrival()
+        piece = self.response.take()
+        self._connection.resume_reading()
+        return piece
+
+    async def settle(self, limit: int) -> bool:
+        """Wait for the whole answer and tell whether it came; a body of more than `limit` bytes is not waited for.
+
+        The body stays where it is, so that an exchange can be released now and its answer passed on later.
+        """
+        try:
+            while not self.response.ended and self.response.buffered <= limit:
+                await self._arrival()
+        except ProxyError:
+            return False
+        return self.response.ended
+
+    def release(self) -> None:
+        """Give the connection back, once; one whose answer was not read to its end is closed."""
+        self._stop_upload()
+        self.response.close()
+        self._connection.end(self)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+    @property
+    def reusable(self) -> bool:
+        """Whether request and answer ended where they should, so that the connection may carry another exchange."""
+        response = self.response
+        return response.ended and self.sent_whole and response.keep_alive and not response.excess
+
+    # --- The request ----------------------------------------------------------------------------------------------
+
+    async def _send(self, head: bytes, body: bytes | AsyncIterable[bytes]) -> None:
+        connection = self._connection
+        connection.write(head)
+        if isinstance(body, bytes):
+            view = memoryview(body)
+            for start in range(0, len(view), _ONE_WRITE):
+                connection.write(view[start : start + _ONE_WRITE])
+                await connection.drain()
+        else:
+            async for piece in body:
+                connection.write(piece)
+                await connection.drain()
+
+    def _upload_done(self, upload: asyncio.Task[None]) -> None:
+        if upload.cancelled():
+            return
+        error = upload.exception()
+        if error is None:
+            self._sent()
+        elif isinstance(error, ProxyError):
+            self._connection.fail(error)
+        else:
+            self._connection.fail(ConnectionLost("the request could not be sent to its end"))
+
+    def _sent(self) -> None:
+        self.sent_whole = True
+        if not self.response.headed:
+            self._connection.expect_head()
+
+    def _stop_upload(self) -> None:
+        if self._upload is not None:
+            self._upload.cancel()
+
+    # --- The answer, as the connection hands it over --------------------------------------------------------------
+
+    def received(self, data: bytes) -> None:
+        """Take bytes of the answer; raises `MalformedAnswer`."""
+        response = self.response
+        response.feed(data)
+        if response.headed:
+            if response.ended or response.status >= _FIRST_REFUSAL:
+                self._stop_upload()  # upstream has decided without the rest
+            self._wake()
+
+    def received_eof(self) -> None:
+        """Take the end of the connection; raises `ConnectionLost`."""
+        self.response.feed_eof()
+        self._wake()
+
+    def failed(self, error: ProxyError) -> None:
+        """Take the reason why no more will come."""
+        self._stop_upload()
+        if self.response.ended or self._failure is not None:
+            return
+        self._failure = error
+        if not self._headed.done():
+            self._headed.set_exception(error)
+        self._wake()
+
+    async def _arrival(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+        self._more = self._connection.loop.create_future()
+        await self._more
+
+    def _wake(self) -> None:
+        if not self._headed.done():
+            self._headed.set_result(None)
+        if self._more is not None and not self._more.done():
+            self._more.set_result(None)
+
+
+class Connection(asyncio.Protocol):
+    """One HTTP/1.1 connection to upstream, with one exchange at a time."""
+
+    def __init__(self, timeouts: Timeouts, on_free: Callable[[Connection], None]) -> None:
+        """`on_free` is called at the end of each exchange, whether the connection is still open or not."""
+        self.loop = asyncio.get_running_loop()
+        self.closed = False
+        self._timeouts = timeouts
+        self._on_free = on_free
+        self._exchange: Exchange | None = None
+        self._transport: asyncio.Transport
+        self._poll = select.poll()
+        self._writable: asyncio.Future[None] | None = None  # set while the transport can take no more
+        self._reading_paused = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._deadline: float | None = None
+
+    # --- Exchanges ------------------------------------------------------------------------------------------------
+
+    def begin(self, *, head_only: bool) -> Exchange:
+        """Return a new exchange, of which nothing is written yet."""
+        self._exchange = Exchange(self, head_only=head_only)
+        return self._exchange
+
+    def end(self, exchange: Exchange) -> None:
+        """End an exchange: the connection is free again, or closed if it cannot carry another."""
+        if self._exchange is not exchange:
+            return
+        self._exchange = None
+        if not exchange.reusable:
+            self.close()
+        self._on_free(self)
+
+    def rest(self, seconds: float) -> None:
+        """Stay open for `seconds` more without an exchange, then close."""
+        self._arm(seconds)
+
+    def is_fresh(self) -> bool:
+        """Whether a rested connection is still good.
+
+        A byte or an end that lies there unread means that upstream has given the connection up, and that what is
+        written now may be lost: to ask the kernel first makes that loss rare.
+        """
+        return not self.closed and not self._transport.is_closing() and not self._poll.poll(0)
+
+    def close(self) -> None:
+        """Close at once; what is not sent yet is dropped."""
+        if not self.closed:
+            self.closed = True
+            self._disarm()
+            self._transport.abort()
+
+    def fail(self, error: ProxyError) -> None:
+        """Close, and tell the exchange under way why."""
+        self.close()
+        if self._exchange is not None:
+            self._exchange.failed(error)
+
+    # --- Flow in both directions ----------------------------------------------------------------------------------
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Hand bytes of the request to the transport."""
+        self._transport.write(data)
+
+    async def drain(self) -> None:
+        """Wait until the transport takes more; upstream may leave it waiting for `timeouts.idle`."""
+        if self._writable is not None:
+            self._arm(self._timeouts.idle)
+            await self._writable
+            self._disarm()
+
+    def expect_head(self) -> None:
+        """Start the time that upstream has for its answer."""
+        self._arm(self._timeouts.response)
+
+    def resume_reading(self) -> None:
+        """Go on reading, where a slow caller had made the connection stop."""
+        if self._reading_paused:
+            self._reading_paused = False
+            self._transport.resume_reading()
+            self._arm(self._timeouts.idle)
+
+    # --- What the transport tells ---------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        self._poll.register(transport.get_extra_info("socket"), select.POLLIN)
+
+    def data_received(self, data: bytes) -> None:
+        if self._exchange is None:
+            self.close()  # nobody asked for anything
+            return
+        try:
+            self._exchange.received(data)
+        except ProxyError as error:
+            self.fail(error)
+            return
+        response = self._exchange.response
+        if response.ended:
+            self._disarm()
+        elif response.buffered > _HIGH_WATER:
+            self._reading_paused = True
+            self._transport.pause_reading()
+            self._disarm()  # now it is the caller who is slow
+        elif response.headed:
+            self._arm(self._timeouts.idle)
+
+    def eof_received(self) -> None:
+        if self._exchange is not None:
+            try:
+                self._exchange.received_eof()
+            except ProxyError as error:
+                self.fail(error)
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
+        self.fail(ConnectionLost("the connection ended before the answer was whole"))
+
+    def pause_writing(self) -> None:
+        self._writable = self.loop.create_future()
+
+    def resume_writing(self) -> None:
+        writable, self._writable = self._writable, None
+        if writable is not None and not writable.done():
+            writable.set_result(None)
+
+    # --- Time -----------------------------------------------------------------------------------------------------
+    # One timer serves every deadline of a connection. It is set anew only where it would fire too late, so that an
+    # exchange costs no timer of its own.
+
+    def _arm(self, seconds: float) -> None:
+        self._deadline = self.loop.time() + seconds
+        if self._timer is not None:
+            if self._timer.when() <= self._deadline:
+                return
+            self._timer.cancel()
+        self._timer = self.loop.call_at(self._deadline, self._tick)
+
+    def _disarm(self) -> None:
+        self._deadline = None
+        if self.closed and self._timer is not None:
+            self._timer.cancel()
+
+    def _tick(self) -> None:
+        self._timer = None
+        if self._deadline is None:
+            return
+        if self.loop.time() < self._deadline:
+            self._timer = self.loop.call_at(self._deadline, self._tick)
+        else:
+            self.fail(self._timed_out())
+
+    def _timed_out(self) -> AnswerTimedOut:
+        exchange = self._exchange
+        if exchange is None or exchange.response.headed:
+            return AnswerTimedOut(f"the answer stood still for {self._timeouts.idle:g} s")
+        if exchange.sent_whole:
+            return AnswerTimedOut(f"no answer within {self._timeouts.response:g} s")
+        return AnswerTimedOut(f"the request was not taken for {self._timeouts.idle:g} s")

@@ -1,0 +1,88 @@
+"""Opening a connection: name, address, TLS. Whatever fails here, not a byte of a request was written."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+import aiohappyeyeballs
+
+from proxy.errors import (
+    CannotConnect,
+    CertificateRejected,
+    ConnectionRefused,
+    ConnectTimedOut,
+    NameNotResolved,
+    TlsFailed,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+P = TypeVar("P", bound=asyncio.Protocol)
+
+_NEXT_ADDRESS_AFTER = 0.25
+"""Seconds before the next address is tried beside a silent one (RFC 8305, section 8)."""
+
+
+def trust(ca_file: str | None) -> ssl.SSLContext:
+    """Return the TLS settings for upstream: certificate and host name are always checked.
+
+    A `ca_file` is trusted instead of the system's authorities. Raises `OSError` when it cannot be read, `ssl.SSLError`
+    when it holds no certificate.
+    """
+    context = ssl.create_default_context(cafile=ca_file)
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
+@dataclass(frozen=True, slots=True)
+class Dialler:
+    """Where one API's upstream is, and how to get a connection to it; `timeout` in seconds covers every step."""
+
+    host: str
+    port: int
+    tls: ssl.SSLContext | None
+    timeout: float
+
+    async def __call__(self, make_protocol: Callable[[], P]) -> P:
+        """Return a new connection's protocol; raises `CannotConnect`, by the step that failed."""
+        try:
+            async with asyncio.timeout(self.timeout):
+                return await self._connect(make_protocol)
+        except TimeoutError:
+            raise ConnectTimedOut(f"no connection to {self.host}:{self.port} within {self.timeout:g} s") from None
+        except OSError as error:
+            raise self._failure(error) from None
+
+    async def _connect(self, make_protocol: Callable[[], P]) -> P:
+        loop = asyncio.get_running_loop()
+        addresses = await loop.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
+        connected = await aiohappyeyeballs.start_connection(
+            addresses, happy_eyeballs_delay=_NEXT_ADDRESS_AFTER, interleave=1, loop=loop
+        )
+        try:
+            _, protocol = await loop.create_connection(
+                make_protocol, sock=connected, ssl=self.tls, server_hostname=self.host if self.tls else None
+            )
+        except BaseException:
+            connected.close()
+            raise
+        return protocol
+
+    def _failure(self, error: OSError) -> CannotConnect:
+        where = f"{self.host}:{self.port}"
+        match error:
+            case socket.gaierror():
+                return NameNotResolved(f"the name {self.host} could not be resolved: {error.strerror}")
+            case ssl.SSLCertVerificationError():
+                return CertificateRejected(f"the certificate of {where} was rejected: {error.verify_message}")
+            case ssl.SSLError():
+                return TlsFailed(f"the TLS handshake with {where} failed: {error.reason}")
+            case ConnectionRefusedError():
+                return ConnectionRefused(f"{where} refused the connection")
+            case _:
+                return CannotConnect(f"no connection to {where}: {error.strerror or type(error).__name__}")

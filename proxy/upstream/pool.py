@@ -1,0 +1,75 @@
+"""The connections to one API's upstream: the most recently used first, so that the others may go idle and close."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING
+
+from proxy.errors import CannotConnect
+from proxy.upstream.connection import Connection, Exchange, Timeouts
+
+if TYPE_CHECKING:
+    from proxy.upstream.dial import Dialler
+    from proxy.waiting import WaitingRoom
+
+IDLE_LIMIT = 45.0
+"""Seconds that a connection rests before it is closed: the load balancer in front of Invoisys closes at 60."""
+
+
+class Pool:
+    """At most `connections` exchanges at once, over connections that are kept open between them."""
+
+    def __init__(self, dial: Dialler, timeouts: Timeouts, connections: int, waiting: WaitingRoom) -> None:
+        self._dial = dial
+        self._timeouts = timeouts
+        self._slots = asyncio.Semaphore(connections)
+        self._waiting = waiting
+        self._idle: deque[Connection] = deque()  # the longest idle on the left
+        self._busy: set[Connection] = set()
+
+    async def begin(self, *, head_only: bool = False) -> Exchange:
+        """Return an exchange on an open connection, of which nothing is written yet; whoever holds it releases it.
+
+        `head_only` tells that the answer has no body, as the answer to HEAD. Raises `CannotConnect` or `Overloaded`.
+        """
+        if self._slots.locked():
+            with self._waiting:
+                await self._slots.acquire()
+        else:
+            await self._slots.acquire()
+        try:
+            connection = self._rested() or await self._fresh()
+        except BaseException:
+            self._slots.release()
+            raise
+        self._busy.add(connection)
+        return connection.begin(head_only=head_only)
+
+    def _rested(self) -> Connection | None:
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.is_fresh():
+                return connection
+            connection.close()
+        return None
+
+    async def _fresh(self) -> Connection:
+        connection = await self._dial(lambda: Connection(self._timeouts, self._freed))
+        if connection.closed:
+            raise CannotConnect(f"{self._dial.host}:{self._dial.port} closed the connection at once")
+        return connection
+
+    def _freed(self, connection: Connection) -> None:
+        self._busy.discard(connection)
+        if not connection.closed:
+            connection.rest(IDLE_LIMIT)
+            self._idle.append(connection)
+        while self._idle and self._idle[0].closed:
+            self._idle.popleft()
+        self._slots.release()
+
+    def close(self) -> None:
+        """Close every connection, those with an exchange under way too."""
+        for connection in (*self._idle, *self._busy):
+            connection.close()

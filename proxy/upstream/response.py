@@ -1,0 +1,157 @@
+"""One answer of upstream as its bytes arrive. No I/O: bytes in, a head and the pieces of a body out.
+
+llhttp parses, strictly; here it is decided what else an answer must be, and when it has ended. Each answer has a parser
+of its own, so that nothing of one exchange can reach the next.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
+
+from proxy.errors import ConnectionLost, MalformedAnswer
+
+MAX_HEAD = 64 * 1024
+"""Bytes of status line and header section together."""
+
+MAX_FIELDS = 200
+
+_FIRST_FINAL_STATUS = 200
+
+
+class Response:
+    """The head and body of one answer, interim ones (1xx) skipped.
+
+    The methods named `on_…` are the parser's callbacks.
+    """
+
+    __slots__ = (
+        "_chunked",
+        "_head_bytes",
+        "_head_only",
+        "_parser",
+        "_pieces",
+        "buffered",
+        "ended",
+        "excess",
+        "headed",
+        "headers",
+        "keep_alive",
+        "length",
+        "reason",
+        "status",
+    )
+
+    def __init__(self, *, head_only: bool) -> None:
+        """`head_only`: no body follows, whatever the head says, as in the answer to HEAD (RFC 9110, section 9.3.2)."""
+        self._head_only = head_only
+        self._head_bytes = 0
+        self._chunked = False
+        self._pieces: list[bytes] = []
+        self._parser: HttpResponseParser | None = HttpResponseParser(self)
+        self.status = 0
+        self.reason = b""
+        self.headers: list[tuple[bytes, bytes]] = []
+        """Every field line, in the order, the case and the bytes in which it came."""
+        self.length: int | None = None
+        """The `Content-Length`, where there is one."""
+        self.buffered = 0
+        """Bytes of the body that `take` would give."""
+        self.headed = False
+        """The head has arrived whole."""
+        self.ended = False
+        """The last byte has arrived."""
+        self.excess = False
+        """More has arrived than this one answer."""
+        self.keep_alive = False
+        """Upstream will read another request on this connection."""
+
+    def feed(self, data: bytes) -> None:
+        """Take what upstream sent; raises `MalformedAnswer`."""
+        if self._parser is None:
+            self.excess = True
+            return
+        try:
+            self._parser.feed_data(data)
+        except HttpParserUpgrade:
+            raise MalformedAnswer("it switches protocols, unasked") from None
+        except HttpParserError as error:
+            if self.ended:
+                self.excess = True
+            elif isinstance(error.__context__, MalformedAnswer):
+                raise error.__context__ from None
+            else:
+                raise MalformedAnswer(str(error)) from None
+        if self.ended:
+            self.close()
+        elif not self.headed:
+            self._head_bytes += len(data)
+            if self._head_bytes > MAX_HEAD:
+                raise MalformedAnswer(f"its head is larger than {MAX_HEAD} bytes")
+
+    def close(self) -> None:
+        """Let go of the parser: it refers back to this object, and two that hold each other wait for the collector."""
+        self._parser = None
+
+    def feed_eof(self) -> None:
+        """Take the end of the connection; raises `ConnectionLost` where the answer is not whole."""
+        if self.headed and self.length is None and not self._chunked:
+            self.ended = True
+        if not self.ended:
+            raise ConnectionLost("the connection ended before the answer was whole")
+
+    def take(self) -> bytes:
+        """Return what has arrived of the body and was not taken yet."""
+        pieces, self._pieces, self.buffered = self._pieces, [], 0
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def on_message_begin(self) -> None:
+        if self.ended:
+            self.excess = True
+            return
+        self.reason = b""
+        self.headers = []
+        self.length = None
+        self._chunked = False
+
+    def on_status(self, reason: bytes) -> None:
+        if not self.ended:
+            self.reason += reason
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self.headed:
+            return  # a trailer, for which the answer to the caller has no place
+        self.headers.append((name, value))
+        if len(self.headers) > MAX_FIELDS:
+            raise MalformedAnswer(f"it has more than {MAX_FIELDS} header fields")
+        match name.lower():
+            case b"content-length":
+                self.length = int(value)
+            case b"transfer-encoding":
+                if value.strip().lower() != b"chunked" or self._chunked:
+                    raise MalformedAnswer("its transfer coding is not just chunked")
+                self._chunked = True
+
+    def on_headers_complete(self) -> None:
+        if self.headed:
+            return
+        parser = cast("HttpResponseParser", self._parser)
+        if parser.get_http_version() not in ("1.1", "1.0"):
+            raise MalformedAnswer("its version is neither HTTP/1.1 nor HTTP/1.0")
+        self.status = parser.get_status_code()
+        if self.status < _FIRST_FINAL_STATUS:
+            return
+        self.headed = True
+        self.ended = self._head_only
+        self.keep_alive = parser.should_keep_alive()
+
+    def on_body(self, data: bytes) -> None:
+        if self.ended:
+            self.excess = True
+            return
+        self._pieces.append(data)
+        self.buffered += len(data)
+
+    def on_message_complete(self) -> None:
+        self.ended = self.headed
