@@ -1,0 +1,53 @@
+"""A token and the moments of its life."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+
+class Moment(NamedTuple):
+    """A point in time on both clocks, in seconds.
+
+    The wall clock goes on while a laptop sleeps, the monotonic one is never set back; neither alone can be trusted with
+    an expiry, so a moment has come as soon as either clock says so.
+    """
+
+    wall: float
+    monotonic: float
+
+    def plus(self, seconds: float) -> Moment:
+        """Return the moment `seconds` later."""
+        return Moment(self.wall + seconds, self.monotonic + seconds)
+
+    def has_come(self, now: Moment) -> bool:
+        """Tell whether this moment is in the past."""
+        return now.wall >= self.wall or now.monotonic >= self.monotonic
+
+
+Clock = Callable[[], Moment]
+
+
+def system_clock() -> Moment:
+    """Return the present moment."""
+    return Moment(time.time(), time.monotonic())
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A bearer token (RFC 6750); of two tokens of one account and API, the later has the higher generation."""
+
+    value: str = field(repr=False)
+    generation: int
+    obtained_at: Moment
+    """When the login for it was sent: a lifetime counted from there ends no later than upstream's own count."""
+    refresh_at: Moment
+    expires_at: Moment
+    authorization: bytes = field(init=False, repr=False)
+    """The field value of `Authorization`."""
+
+    def __post_init__(self) -> None:
+        """Make what every request needs once."""
+        object.__setattr__(self, "authorization", b"Bearer " + self.value.encode("ascii"))
