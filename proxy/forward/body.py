@@ -1,0 +1,119 @@
+"""The body of a request: held whole up to the replay cap, or streaming on behind what was read."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Self
+
+from aiohttp import web
+
+from proxy.errors import BrokenUpload, MalformedRequest, SlowBody, StalledUpload
+from proxy.forward.headers import Framing
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterable, AsyncIterator
+
+    from aiohttp import StreamReader
+
+
+class HeldBytes:
+    """The budget for the held bytes of all requests together; past it, bodies stream."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self.taken = 0
+
+    def take(self, size: int) -> bool:
+        """Take so many bytes out of the budget, if they are there."""
+        if self.taken + size > self._limit:
+            return False
+        self.taken += size
+        return True
+
+    def give_back(self, size: int) -> None:
+        """Return so many bytes to the budget."""
+        self.taken -= size
+
+
+@dataclass(slots=True)
+class Body:
+    """What goes upstream as the body, and how its end is told there."""
+
+    framing: Framing
+    wire: bytes | AsyncIterable[bytes]
+    _held: int = 0
+    _budget: HeldBytes | None = field(default=None, repr=False)
+
+    @property
+    def replayable(self) -> bool:
+        """Whether the whole body is held, so that it can be sent a second time."""
+        return isinstance(self.wire, bytes)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Give what was held back to the budget."""
+        if self._budget is not None:
+            self._budget.give_back(self._held)
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Reads bodies: `cap` in bytes for each, `budget` for all, `stall` in seconds that a caller may stand still."""
+
+    cap: int
+    budget: HeldBytes
+    stall: float
+
+    async def read(self, request: web.BaseRequest) -> Body:
+        """Return the request's body, read up to its end or the cap.
+
+        Raises `MalformedRequest` and `SlowBody`; from iterating over a streaming body come `BrokenUpload` and
+        `StalledUpload`, because part of it has gone upstream by then.
+        """
+        said = request.headers.get("Content-Length")
+        chunked = "Transfer-Encoding" in request.headers
+        if said is None and not chunked:
+            return Body(Framing(), b"")
+        length = None if said is None else int(said)
+        held = 0
+        pieces: list[bytes] = []
+        if length is None or length <= self.cap:
+            while True:
+                piece = await self._piece(request.content)
+                if not piece:
+                    whole = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+                    return Body(Framing(held), whole, held, self.budget)
+                pieces.append(piece)
+                if held + len(piece) > self.cap or not self.budget.take(len(piece)):
+                    break
+                held += len(piece)
+        wire = self._stream(pieces, request.content, chunked=chunked)
+        return Body(Framing(length, chunked), wire, held, self.budget)
+
+    async def _piece(self, content: StreamReader) -> bytes:
+        try:
+            if content.is_eof():
+                return content.read_nowait()
+            async with asyncio.timeout(self.stall):
+                return await content.readany()
+        except TimeoutError:
+            raise SlowBody(f"no byte of the body came for {self.stall:g} s") from None
+        except web.RequestPayloadError:
+            raise MalformedRequest("the framing of the body is malformed") from None
+
+    async def _stream(self, pieces: list[bytes], content: StreamReader, *, chunked: bool) -> AsyncIterator[bytes]:
+        try:
+            while pieces:
+                piece = pieces.pop(0)
+                yield b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece
+            while piece := await self._piece(content):
+                yield b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece
+        except SlowBody as error:
+            raise StalledUpload(error.detail) from None
+        except MalformedRequest as error:
+            raise BrokenUpload(error.detail) from None
+        if chunked:
+            yield b"0\r\n\r\n"

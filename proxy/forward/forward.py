@@ -1,0 +1,218 @@
+"""The whole way of a request, on one screen: `Forward._forward`, and `_replay` for the 401."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from dataclasses import dataclass
+from itertools import count
+from secrets import token_hex
+from typing import TYPE_CHECKING
+
+from proxy.errors import (
+    BrokenUpload,
+    CannotConnect,
+    Draining,
+    Forbidden,
+    InternalError,
+    LoginError,
+    NoSuchApi,
+    Outcome,
+    Overloaded,
+    ProxyError,
+)
+from proxy.forward.answer import Answer, CallerGone
+from proxy.forward.headers import request_head
+from proxy.forward.problem import STAND_IN_TOKEN
+from proxy.forward.target import is_token_path, masked
+from proxy.observe import RequestLine
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from aiohttp import web
+
+    from proxy.forward.body import Body, Holder
+    from proxy.guard import Guard
+    from proxy.observe import AccessLog
+    from proxy.tokens import Refresher, Token
+    from proxy.upstream import Exchange, Pool
+
+log = logging.getLogger(__name__)
+
+_UNAUTHORIZED = 401
+_LARGEST_HELD_401 = 64 * 1024
+"""Bytes of a 401's body that are kept while the token is renewed, so that the 401 can still be passed on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Api:
+    """One API generation of one account, as the way of a request needs it."""
+
+    name: str
+    prefix: str
+    authority: bytes
+    origin: bytes
+    refresher: Refresher
+    pool: Pool
+
+
+@dataclass(slots=True)
+class _Call:
+    """One request that has passed the guard: what goes upstream, and what is said of it."""
+
+    request: web.BaseRequest
+    api: Api
+    body: Body
+    line: RequestLine
+    exchanged: bool = False
+
+
+class Forward:
+    """Takes one listener's requests to upstream and the answers back; aiohttp's server calls it for each."""
+
+    def __init__(
+        self,
+        listener: str,
+        guard: Guard,
+        apis: Sequence[Api],
+        holder: Holder,
+        access_log: AccessLog,
+        *,
+        absent: dict[str, str] | None = None,
+        stand_in: bool = True,
+    ) -> None:
+        """`absent` explains, by prefix, why an API is not there; `stand_in` has the token endpoint answered."""
+        self._listener = listener
+        self._guard = guard
+        self._apis = apis
+        self._absent = absent or {}
+        self._holder = holder
+        self._access_log = access_log
+        self._stand_in = stand_in
+        self._ids = (f"{run}-{number:x}" for run in (token_hex(4),) for number in count(1))
+        self.closing = False
+        """Every answer is the last on its connection."""
+        self.draining = False
+        """No request is taken any more."""
+
+    async def __call__(self, request: web.BaseRequest) -> Answer:
+        """Bring a request to its end: one answer, and one line in the log."""
+        started = time.perf_counter()
+        answer = Answer(request)
+        line = RequestLine(
+            request_id=next(self._ids),
+            listener=self._listener,
+            method=request.method,
+            path=masked(request.raw_path),
+            outcome=Outcome.NOT_SENT,
+        )
+        try:
+            await self._forward(request, answer, line)
+        except ProxyError as error:
+            self._refuse(request, answer, line, error)
+        except (asyncio.CancelledError, CallerGone):
+            line.error = "caller-gone"
+            raise
+        except Exception:
+            log.exception("a request met a defect of the sidecar", extra={"event": "defect"})
+            self._refuse(request, answer, line, InternalError("a defect of the sidecar; its log tells more"))
+        finally:
+            line.status = answer.status
+            line.bytes_sent = answer.sent
+            line.duration_ms = _milliseconds_since(started)
+            self._access_log.write(line)
+        return answer
+
+    async def _forward(self, request: web.BaseRequest, answer: Answer, line: RequestLine) -> None:
+        if self.draining:
+            raise Draining("the sidecar is stopping; another will take its place", retry_after=1)
+        self._guard.check(request.method, request.raw_path, request.headers)
+        if request.method == "POST" and is_token_path(request.raw_path):
+            self._answer_login(answer)
+            return
+        api = self._api_for(request.raw_path)
+        line.api = api.name
+        if request.headers.get("Expect", "").lower() == "100-continue":
+            await api.refresher.token()
+            answer.go_on()
+        with await self._holder.read(request) as body:
+            call = _Call(request, api, body, line)
+            token = await api.refresher.token()
+            exchange = await self._exchange(call, token)
+            if exchange.response.status == _UNAUTHORIZED:
+                exchange = await self._replay(call, token, exchange)
+            with exchange:
+                if self.closing:
+                    answer.close_after()
+                await answer.relay(exchange, api.origin)
+
+    async def _exchange(self, call: _Call, token: Token) -> Exchange:
+        """Send the request once, and return when the head of the answer is there."""
+        head = request_head(
+            call.request.method.encode(),
+            call.request.raw_path.encode("utf-8", "surrogateescape"),
+            call.request.raw_headers,
+            authority=call.api.authority,
+            authorization=token.authorization,
+            framing=call.body.framing,
+        )
+        exchange = await call.api.pool.begin(head_only=call.request.method == "HEAD")
+        started = time.perf_counter()
+        call.line.outcome = Outcome.UNKNOWN  # from here on, until there is an answer
+        call.line.replayed = call.exchanged
+        call.exchanged = True
+        try:
+            await exchange.send(head, call.body.wire)
+        except BaseException:
+            exchange.release()
+            raise
+        call.line.outcome = Outcome.ANSWERED
+        call.line.upstream_ms = _milliseconds_since(started)
+        return exchange
+
+    async def _replay(self, call: _Call, token: Token, rejected: Exchange) -> Exchange:
+        """Renew the token that upstream answered 401 to, and send the request once more.
+
+        A 401 is decided before a document is processed, so the second exchange cannot issue it twice. Where there is
+        no second exchange, the 401 is upstream's last word and is passed on.
+        """
+        refresher = call.api.refresher
+        if not call.body.replayable or not await rejected.settle(_LARGEST_HELD_401):
+            refresher.reject(token)
+            return rejected
+        rejected.release()
+        try:
+            renewed = await refresher.renew(token)
+            return rejected if renewed is None else await self._exchange(call, renewed)
+        except (LoginError, Overloaded, CannotConnect):
+            return rejected
+
+    def _api_for(self, target: str) -> Api:
+        for api in self._apis:
+            if target.startswith(api.prefix):
+                return api
+        for prefix, why in self._absent.items():
+            if target.startswith(prefix):
+                raise NoSuchApi(why)
+        prefixes = ", ".join(api.prefix for api in self._apis)
+        raise NoSuchApi(f"the paths of the configured APIs begin with {prefixes}")
+
+    def _answer_login(self, answer: Answer) -> None:
+        if not self._stand_in:
+            raise Forbidden("this listener gives no tokens: the sidecar adds the real one to each request")
+        answer.give(STAND_IN_TOKEN)
+
+    def _refuse(self, request: web.BaseRequest, answer: Answer, line: RequestLine, error: ProxyError) -> None:
+        line.outcome, line.error, line.detail = error.outcome, error.name, error.detail
+        if answer.begun:
+            answer.break_off()
+            return
+        if self.draining or not request.content.is_eof() or isinstance(error, BrokenUpload):
+            answer.close_after()
+        answer.refuse(error, line.request_id)
+
+
+def _milliseconds_since(started: float) -> float:
+    return round((time.perf_counter() - started) * 1000, 3)

@@ -1,0 +1,52 @@
+"""What a request target says: which API it is for, whether it asks for a token, and how it may stand in a log."""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from posixpath import normpath
+from urllib.parse import unquote
+
+_TOKEN_PATH = "api/token"  # noqa: S105 - a path
+
+_OPAQUE_FROM = 16
+_ACCESS_KEY = re.compile(r"[0-9]{6}[0-9A-Z]{12}[0-9]{26}")
+"""44 characters: UF and month, CNPJ (with letters since 2026) in the middle; the one long segment people search by."""
+
+_WORDS = re.compile(r"[A-Za-z]{1,40}|[a-z]+(?:[-_][a-z]+)+")
+MASK = "***"
+
+
+@lru_cache(1024)
+def is_token_path(target: str) -> bool:
+    """Tell whether an ERP that posts there logs in for itself, however it writes the path.
+
+    Read as widely as any server could: the credentials in such a request must go no further.
+    """
+    path = unquote(unquote(target.partition("?")[0])).partition(";")[0].replace("\\", "/")
+    return normpath("/" + path.lower()).lstrip("/") == _TOKEN_PATH
+
+
+def masked(target: str) -> str:
+    """Return the path for a log: without the query's values, with long opaque segments masked.
+
+    An Invoisys path can hold a secret (`/api/nfeentrada/adicionareventovinculo/{token}`).
+    """
+    path, mark, query = target.partition("?")
+    shown = "/".join(segment if _is_plain(segment) else MASK for segment in path.split("/"))
+    if mark:
+        shown += "?" + "&".join(_key(part) for part in query.split("&"))
+    return shown.encode("ascii", "backslashreplace").decode("ascii")
+
+
+def _is_plain(segment: str) -> bool:
+    return (
+        len(segment) < _OPAQUE_FROM
+        or _WORDS.fullmatch(segment) is not None
+        or _ACCESS_KEY.fullmatch(segment) is not None
+    )
+
+
+def _key(part: str) -> str:
+    key, equals, _ = part.partition("=")
+    return (key if len(key) < _OPAQUE_FROM or _WORDS.fullmatch(key) else MASK) + (f"={MASK}" if equals else "")

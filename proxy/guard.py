@@ -1,0 +1,155 @@
+"""May a request pass? Pure decisions; the listeners and the operator's port both ask here.
+
+The port needs no credentials, and what passes it acts as the company before the tax office. So the Host must be one of
+ours (a web page that rebinds its name to a loopback address keeps its own name), a browser must come from an origin
+that was let in, and whatever is not plain forwarding is refused here.
+"""
+
+from __future__ import annotations
+
+import hmac
+import re
+from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import unquote_to_bytes
+
+from proxy.errors import (
+    BadTarget,
+    CallerTokenRequired,
+    ConfigError,
+    Forbidden,
+    MethodNotAllowed,
+    MisdirectedRequest,
+    NotImplementedHere,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from multidict import CIMultiDictProxy
+
+LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "[::1]")
+
+_HOST = re.compile(r"(?P<name>\[[0-9a-f:.]+\]|[0-9a-z._-]+)(?::(?P<port>[0-9]{1,5}))?", re.IGNORECASE)
+_LARGEST_PORT = 65535
+_RULE = re.compile(r"(?P<method>[A-Z]+|\*) (?P<path>/[^*\s]*)(?P<prefix>\*?)")
+_AMBIGUOUS = re.compile(rb"//|/\.{1,2}(?:/|$)|[;%\\\x00-\x1f\x7f]")
+
+
+def canonical_path(target: str) -> str | None:
+    """Return the path of a request target, decoded; none where two servers could read it differently.
+
+    An encoded slash, a dot segment, a double slash, a parameter or a second layer of encoding has no canonical form:
+    such a path matches no rule, so that no trick of writing widens one.
+    """
+    path = unquote_to_bytes(target.partition("?")[0].encode("utf-8", "surrogateescape"))
+    if _AMBIGUOUS.search(path) or "%2f" in target.lower():
+        return None
+    try:
+        return path.decode("utf-8")
+    except UnicodeDecodeError:
+        return None
+
+
+class Rule(NamedTuple):
+    """A method and a path that may pass; `*` stands for any method, and at the end of a path for whatever follows."""
+
+    method: str
+    path: str
+    prefix: bool
+
+    @classmethod
+    def parse(cls, text: str) -> Rule:
+        """Read `METHOD /path` or `METHOD /path/*`; raises `ConfigError`."""
+        match = _RULE.fullmatch(text)
+        if match is None:
+            raise ConfigError(f'rules: expected "METHOD /path" or "METHOD /path/*", found {text!r}')
+        return cls(match["method"], match["path"], bool(match["prefix"]))
+
+    def allows(self, method: str, path: str) -> bool:
+        """Tell whether the rule lets a request pass, by its canonical path."""
+        if self.method not in ("*", method):
+            return False
+        return path.startswith(self.path) if self.prefix else path == self.path
+
+
+class Guard:
+    """Decides for one listener; `check` raises the error that fits, or lets pass."""
+
+    def __init__(
+        self,
+        hosts: Iterable[str],
+        *,
+        origins: Iterable[str] = (),
+        caller_tokens: Sequence[bytes] = (),
+        rules: Iterable[str] = (),
+    ) -> None:
+        """`hosts` are names and addresses beside the loopback ones; raises `ConfigError` for an unreadable rule."""
+        self._hosts = frozenset(host.lower() for host in (*LOOPBACK_HOSTS, *hosts))
+        self._origins = frozenset(origins)
+        self._caller_tokens = tuple(caller_tokens)
+        self._rules = tuple(Rule.parse(rule) for rule in rules)
+
+    def check(self, method: str, target: str, headers: CIMultiDictProxy[str]) -> None:
+        """Raise the `CallerError` that says why the request may not pass."""
+        self.check_host(headers)
+        self.check_browser(headers)
+        check_form(method, target, headers)
+        if self._caller_tokens:
+            self._check_caller_token(headers)
+        if self._rules:
+            self._check_rules(method, target)
+
+    def check_host(self, headers: CIMultiDictProxy[str]) -> None:
+        """Let only our own names pass; a request without Host is HTTP/1.0, which no browser speaks."""
+        values = headers.getall("Host", ())
+        if not values:
+            return
+        match = _HOST.fullmatch(values[0])
+        if (
+            len(values) > 1
+            or match is None
+            or match["name"].lower() not in self._hosts
+            or (match["port"] is not None and not 0 < int(match["port"]) <= _LARGEST_PORT)
+        ):
+            raise MisdirectedRequest("this Host is not one of the sidecar's; add it to `hosts` of the listener")
+
+    def check_browser(self, headers: CIMultiDictProxy[str]) -> None:
+        """Keep out web pages of origins that were not let in (the Fetch standard's Origin and Sec-Fetch-Site)."""
+        origin = headers.get("Origin")
+        if origin is not None:
+            if origin not in self._origins:
+                raise Forbidden("this browser origin is not let in; add it to `origins` of the listener")
+        elif headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin"):
+            raise Forbidden("a web page of another site may not call the sidecar")
+
+    def _check_caller_token(self, headers: CIMultiDictProxy[str]) -> None:
+        scheme, _, token = headers.get("Authorization", "").partition(" ")
+        given = token.strip().encode("utf-8", "surrogateescape")
+        # Every token is compared, so that the time taken tells nothing.
+        right = [hmac.compare_digest(given, caller_token) for caller_token in self._caller_tokens]
+        if scheme.lower() != "bearer" or not any(right):
+            raise CallerTokenRequired("this listener wants its caller token as `Authorization: Bearer`")
+
+    def _check_rules(self, method: str, target: str) -> None:
+        path = canonical_path(target)
+        if path is None or not any(rule.allows(method, path) for rule in self._rules):
+            raise Forbidden("no rule of this listener lets this method and path pass")
+
+
+def check_form(method: str, target: str, headers: CIMultiDictProxy[str]) -> None:
+    """Refuse what is not a plain request for a path."""
+    if method == "CONNECT":
+        raise MethodNotAllowed("the sidecar is not a tunnel")
+    if target == "*":
+        raise NotImplementedHere("`*` is not forwarded; ask for a path")
+    if not target.startswith("/"):
+        raise BadTarget("the request target must be a path; is the sidecar set as an HTTP proxy? It is a server")
+    if "#" in target:
+        raise BadTarget("the request target must not hold a fragment")
+    if "Transfer-Encoding" in headers:
+        codings = headers.getall("Transfer-Encoding")
+        if len(codings) > 1 or codings[0].strip().lower() != "chunked":
+            raise NotImplementedHere("the only transfer coding is chunked")
+    # Other offers to upgrade (Java's HttpClient offers h2c) may be ignored: RFC 9110, section 7.8.
+    if "Upgrade" in headers and "websocket" in headers["Upgrade"].lower():
+        raise NotImplementedHere("WebSockets are not forwarded")
