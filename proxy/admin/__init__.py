@@ -1,0 +1,5 @@
+"""The operator's port: what a probe asks."""
+
+from proxy.admin.probes import Admin, Condition, Readiness
+
+__all__ = ["Admin", "Condition", "Readiness"]

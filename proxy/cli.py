@@ -1,0 +1,239 @@
+"""The commands; each a few lines that call into the rooms below."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import gc
+import http.client
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+from typing import TYPE_CHECKING, Any, Literal
+
+from proxy import __version__
+from proxy.config import json_schema, load, read_credentials, redacted, unknown_variables
+from proxy.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Sequence
+
+    from proxy.config import Bind, Config
+    from proxy.fake import FakeInvoisys
+    from proxy.observe import AccessLog
+
+OK, FAILED, WRONG = 0, 1, 2
+
+_HEALTH_TIMEOUT = 5.0
+
+_DEMO_MAY_CHOOSE = ("INVOISYS_LISTEN", "INVOISYS_ADMIN", "INVOISYS_LOG_LEVEL", "INVOISYS_LOG_FORMAT")
+
+_BANNER = """\
+The sidecar is at http://{listen}, in front of a fake Invoisys. Try it:
+
+    curl http://{listen}/api/nfce/consultarsefazpornumeroserie
+    curl -d '{{"cnpj":"12345678000195","modelo":"55","serie":"1","numero":"1"}}' http://{listen}/api/nfe/envio
+
+Revoke every token at the fake, call again, and see the replay in the log:
+
+    curl -X POST {fake}/_fake/revoke
+
+Probes are at http://{admin}/readyz. Ctrl-C ends it.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code: 0 stopped cleanly, 1 failed while running, 2 wrong usage."""
+    options = _parser().parse_args(arguments)
+    try:
+        code: int = options.run(options)
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return WRONG
+    except KeyboardInterrupt:
+        return OK
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="invoisys-proxy", description="The sidecar that owns the Invoisys token.")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for name, run, what, configured in (
+        ("run", _run, "run the sidecar", True),
+        ("demo", _demo, "run a fake Invoisys and a sidecar in front of it; nothing to configure", False),
+        ("fake", _fake, "run only the fake Invoisys", False),
+        ("check", _check, "validate the configuration and print the effective one, secrets redacted", True),
+        ("health", _health, "exit 0 when the running sidecar is ready", True),
+        ("schema", _schema, "print the JSON Schema of the configuration file", False),
+    ):
+        command = commands.add_parser(name, help=what, description=what)
+        command.set_defaults(run=run)
+        if configured:
+            command.add_argument("-c", "--config", metavar="FILE", help="configuration file, in YAML")
+        if name == "fake":
+            command.add_argument("--listen", metavar="HOST:PORT", default="127.0.0.1:8081")
+            command.add_argument("--script", metavar="FILE", help="faults to act out, in YAML (docs/fake.md)")
+    return parser
+
+
+# --- Commands ------------------------------------------------------------------------------------------------------
+
+
+def _run(options: argparse.Namespace) -> int:
+    config = load(options.config, os.environ)
+    for name, account in config.accounts.items():
+        read_credentials(account, os.environ, name)
+    return _within_loop(_serve(config, _set_up_log(config)))
+
+
+def _demo(_options: argparse.Namespace) -> int:
+    return _within_loop(_serve_demo())
+
+
+def _fake(options: argparse.Namespace) -> int:
+    from proxy.fake import FakeInvoisys, ScriptError, load_script
+
+    host, _, port = options.listen.rpartition(":")
+    if not host or not port.isdigit():
+        raise ConfigError(f"--listen: expected HOST:PORT, found {options.listen!r}")
+    try:
+        script = load_script(options.script) if options.script else None
+    except ScriptError as error:
+        raise ConfigError(str(error)) from None
+    return _within_loop(_serve_fake(FakeInvoisys(script=script), host.strip("[]"), int(port)))
+
+
+def _check(options: argparse.Namespace) -> int:
+    config = load(options.config, os.environ)
+    for name, account in config.accounts.items():
+        read_credentials(account, os.environ, name)
+    print(redacted(config), end="")
+    return OK
+
+
+def _health(options: argparse.Namespace) -> int:
+    bind = load(options.config, os.environ).admin.bind
+    try:
+        status, report = _ask(bind, "/readyz")
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        print(f"no sidecar answers at {bind}: {error}", file=sys.stderr)
+        return FAILED
+    ready = status == http.HTTPStatus.OK
+    print("; ".join((report["status"], *report["reasons"])), file=sys.stdout if ready else sys.stderr)
+    return OK if ready else FAILED
+
+
+def _ask(bind: Bind, path: str) -> tuple[int, dict[str, Any]]:
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(bind.host, bind.host)  # noqa: S104 - a wildcard is no address to ask
+    connection = http.client.HTTPConnection(host or "localhost", bind.port, timeout=_HEALTH_TIMEOUT)
+    if bind.path:
+        connection.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        connection.sock.settimeout(_HEALTH_TIMEOUT)
+        connection.sock.connect(bind.path)
+    with contextlib.closing(connection):
+        connection.request("GET", path)
+        response = connection.getresponse()
+        return response.status, json.loads(response.read())
+
+
+def _schema(_options: argparse.Namespace) -> int:
+    print(json.dumps(json_schema(), indent=2))
+    return OK
+
+
+# --- What they run -------------------------------------------------------------------------------------------------
+
+
+def _set_up_log(config: Config) -> AccessLog:
+    from proxy.observe import set_up
+
+    by_default: Literal["json", "text"] = "text" if sys.stdout.isatty() else "json"
+    return set_up(config.log.level, config.log.format or by_default, sys.stdout.buffer)
+
+
+def _within_loop(work: Coroutine[None, None, int]) -> int:
+    """Run in uvloop where it is there; it is not on Windows."""
+    try:
+        import uvloop
+    except ImportError:
+        new_loop: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop
+    else:
+        new_loop = uvloop.new_event_loop
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        return runner.run(work)
+
+
+async def _serve(config: Config, access_log: AccessLog) -> int:
+    from proxy.server import Sidecar, StartError, serve
+
+    log = logging.getLogger("proxy")
+    for text in unknown_variables(os.environ):
+        log.warning("%s", text, extra={"event": "unknown-variable"})
+
+    def on_start(addresses: list[str]) -> None:
+        gc.collect()
+        gc.freeze()  # what is there at start stays: the collector need not look at it again
+        *listeners, admin = addresses
+        log.info(
+            "listening at %s, for probes at %s",
+            ", ".join(listeners),
+            admin,
+            extra={"event": "listening", "listeners": listeners, "admin": admin, "environment": config.environment},
+        )
+
+    try:
+        await serve(Sidecar(config, os.environ, access_log), on_start)
+    except StartError as error:
+        print(error, file=sys.stderr)
+        return FAILED
+    finally:
+        access_log.flush()
+    return OK
+
+
+async def _serve_demo() -> int:
+    from proxy.fake import FakeInvoisys
+
+    fake = FakeInvoisys()
+    url = await fake.start()
+    config = load(None, _demo_settings(url, fake))
+    listen, admin = config.listeners[0].bind, config.admin.bind
+    print(_BANNER.format(listen=listen, admin=admin, fake=url), flush=True)
+    try:
+        return await _serve(config, _set_up_log(config))
+    finally:
+        await fake.stop()
+
+
+def _demo_settings(url: str, fake: FakeInvoisys) -> dict[str, str]:
+    """The demo's configuration: where it listens may be chosen, whom it talks to may not."""
+    chosen = {name: os.environ[name] for name in _DEMO_MAY_CHOOSE if name in os.environ}
+    return chosen | {
+        "INVOISYS_USERNAME": fake.username,
+        "INVOISYS_PASSWORD": fake.password,
+        "INVOISYS_API_2_0_URL": url,
+        "INVOISYS_API_2_0_TOKEN_URL": f"{url}/api/token",
+        "INVOISYS_API_3_0_URL": url,
+        "INVOISYS_API_3_0_TOKEN_URL": f"{url}/v1/token",
+    }
+
+
+async def _serve_fake(fake: FakeInvoisys, host: str, port: int) -> int:
+    stopped = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        with contextlib.suppress(NotImplementedError):  # Windows
+            asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    try:
+        url = await fake.start(host, port)
+    except OSError as error:
+        print(f"cannot listen at {host}:{port}: {error.strerror}", file=sys.stderr)
+        return FAILED
+    print(f"fake Invoisys at {url}; user name {fake.username}, password {fake.password}", flush=True)
+    await stopped.wait()
+    await fake.stop()
+    return OK

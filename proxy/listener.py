@@ -1,0 +1,132 @@
+"""Where callers come in: aiohttp's server, set up to hand requests over as they are and to say little of bad ones."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from aiohttp import web
+
+from proxy.errors import InternalError, MalformedRequest
+from proxy.forward import Answer
+
+if TYPE_CHECKING:
+    from proxy.config import Bind
+    from proxy.forward import Forward
+
+log = logging.getLogger(__name__)
+
+_BACKLOG = 4096
+
+_OPTIONS: dict[str, Any] = {
+    "access_log": None,  # `Forward` writes its own
+    "auto_decompress": False,  # a body is opaque
+    "keepalive_timeout": 75.0,
+    "max_line_size": 16 * 1024,
+    "max_field_size": 64 * 1024,
+    "max_headers": 200,
+    "read_bufsize": 64 * 1024,
+}
+
+
+class CallerConnection(web.RequestHandler):
+    """One caller's connection; what cannot be parsed gets a problem, and one line of log without its bytes."""
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,  # noqa: ARG002 - aiohttp's message quotes the request
+    ) -> web.StreamResponse:
+        """Answer for aiohttp's parser, which could not read a request."""
+        if isinstance(exc, ConnectionError):
+            raise exc  # the caller has gone
+        answer = Answer(request)
+        answer.close_after()
+        if status < InternalError.status:
+            log.warning(
+                "a malformed request was refused (%s)", type(exc).__name__, extra={"event": "malformed-request"}
+            )
+            answer.refuse(MalformedRequest("the bytes received are not an HTTP/1.1 request"), "-")
+        else:
+            log.error("a request met a defect of the sidecar", exc_info=exc, extra={"event": "defect"})
+            answer.refuse(InternalError("a defect of the sidecar; its log tells more"), "-")
+        return answer
+
+
+class _Server(web.Server):
+    """aiohttp's low-level server, making connections of our own kind."""
+
+    def __call__(self) -> web.RequestHandler:
+        return CallerConnection(self, loop=asyncio.get_running_loop(), **_OPTIONS)
+
+
+class Listener:
+    """One address, open from `open` to `close`."""
+
+    def __init__(self, bind: Bind, forward: Forward) -> None:
+        self._bind = bind
+        self.forward = forward
+        self._server: asyncio.Server | None = None
+        self._connections: web.Server | None = None
+
+    async def open(self) -> str:
+        """Listen, and return the address, with the port that was chosen where none was given; raises `OSError`."""
+        # A caller that leaves cancels its own exchange; what others wait for runs in tasks of its own.
+        self._connections = _Server(self.forward, handler_cancellation=True)
+        loop = asyncio.get_running_loop()
+        if self._bind.path:
+            bound = unix_socket(self._bind.path)
+            self._server = await loop.create_unix_server(self._connections, sock=bound, backlog=_BACKLOG)
+            return str(self._bind)
+        self._server = await loop.create_server(self._connections, self._bind.host, self._bind.port, backlog=_BACKLOG)
+        return f"http://{replace(self._bind, port=self._server.sockets[0].getsockname()[1])}"
+
+    def close(self) -> None:
+        """Take no further connections, and close those without a request."""
+        if self._server is not None and self._connections is not None:
+            self._server.close()
+            self._connections.pre_shutdown()
+            if self._bind.path and not _is_abstract(self._bind.path):
+                Path(self._bind.path).unlink(missing_ok=True)
+
+    async def drain(self, timeout: float) -> None:  # noqa: ASYNC109 - handed on to aiohttp
+        """Wait for the requests in flight, and cut those that take longer than `timeout` seconds."""
+        if self._connections is not None:
+            await self._connections.shutdown(timeout)
+
+
+def unix_socket(path: str) -> socket.socket:
+    """Return a bound Unix socket for owner and group, replacing a stale file; raises `OSError` where one is live."""
+    if not _is_abstract(path) and Path(path).is_socket():
+        _remove_stale(path)
+    bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    mask = os.umask(0o117)
+    try:
+        bound.bind(path)
+    except OSError:
+        bound.close()
+        raise
+    finally:
+        os.umask(mask)
+    return bound
+
+
+def _is_abstract(path: str) -> bool:
+    return path.startswith("\0")
+
+
+def _remove_stale(path: str) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            Path(path).unlink()
+        else:
+            raise OSError(f"{path} is in use by a live server")
