@@ -1,0 +1,36 @@
+"""The configuration: read strictly from a YAML file and the environment, typed, frozen; its faults told all at once."""
+
+from proxy.config.credentials import Credentials, read_credentials, read_secret
+from proxy.config.environment import unknown_variables
+from proxy.config.load import load
+from proxy.config.model import Account, Admin, Api, Config, Drain, Limits, Listener, Log, Timeouts, Tokens
+from proxy.config.schema import json_schema
+from proxy.config.secret import Secret
+from proxy.config.show import redacted
+from proxy.config.values import Bind, Duration, HttpUrl, Origin, Size
+
+__all__ = [
+    "Account",
+    "Admin",
+    "Api",
+    "Bind",
+    "Config",
+    "Credentials",
+    "Drain",
+    "Duration",
+    "HttpUrl",
+    "Limits",
+    "Listener",
+    "Log",
+    "Origin",
+    "Secret",
+    "Size",
+    "Timeouts",
+    "Tokens",
+    "json_schema",
+    "load",
+    "read_credentials",
+    "read_secret",
+    "redacted",
+    "unknown_variables",
+]

@@ -1,0 +1,197 @@
+"""Durations, sizes, addresses and URLs: values that the configuration writes as one text.
+
+Each `parse` raises a ValueError whose text completes the sentence "expected …". Each `str()` is canonical and can be
+parsed again.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import ClassVar, Self
+
+_NAME = r"[A-Za-z0-9_](?:[A-Za-z0-9._-]*[A-Za-z0-9_])?"
+_HOST = rf"{_NAME}|\[[0-9A-Fa-f:.]+\]"
+_AUTHORITY = rf"(https?)://({_HOST})(?::([0-9]{{1,5}}))?"
+_URL_CHARACTER = r"[A-Za-z0-9._~!$&'()*+,;=:@%/-]"
+_BARE_NUMBER = re.compile(r"[0-9._]+")
+_LAST_PORT = 65535
+
+
+class Duration(float):
+    """A time span, in seconds."""
+
+    pattern: ClassVar[str] = r"^([0-9]{1,15}(?:\.[0-9]+)?)(ms|s|m|h|d)$"
+    _UNITS: ClassVar[dict[str, Decimal]] = {
+        "d": Decimal(86400),
+        "h": Decimal(3600),
+        "m": Decimal(60),
+        "s": Decimal(1),
+        "ms": Decimal("0.001"),
+    }
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read `500ms`, `30s`, `1.5m`, `12h` or `1d`."""
+        if found := re.fullmatch(cls.pattern, text):
+            return cls(Decimal(found[1]) * cls._UNITS[found[2]])
+        if _BARE_NUMBER.fullmatch(text):
+            raise ValueError("a unit after the number (ms, s, m, h or d)")
+        raise ValueError("a duration such as 500ms, 30s, 5m, 12h or 1d")
+
+    def __str__(self) -> str:
+        exact = Decimal(repr(float(self)))
+        if not exact:
+            return "0s"
+        unit = next((unit for unit, seconds in self._UNITS.items() if exact % seconds == 0), "ms")
+        return f"{(exact / self._UNITS[unit]).normalize():f}{unit}"
+
+
+class Size(int):
+    """An amount of memory, in bytes."""
+
+    pattern: ClassVar[str] = r"^([0-9]{1,15})(B|KiB|MiB|GiB)$"
+    _UNITS: ClassVar[dict[str, int]] = {"GiB": 1 << 30, "MiB": 1 << 20, "KiB": 1 << 10, "B": 1}
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read `512B`, `64KiB`, `4MiB` or `1GiB`."""
+        if found := re.fullmatch(cls.pattern, text):
+            return cls(int(found[1]) * cls._UNITS[found[2]])
+        if _BARE_NUMBER.fullmatch(text):
+            raise ValueError("a unit after the number (B, KiB, MiB or GiB)")
+        raise ValueError("a size such as 512B, 64KiB, 4MiB or 1GiB")
+
+    def __str__(self) -> str:
+        if not self:
+            return "0B"
+        unit = next(unit for unit, size in self._UNITS.items() if self % size == 0)
+        return f"{self // self._UNITS[unit]}{unit}"
+
+
+@dataclass(frozen=True, slots=True)
+class Bind:
+    """Where to listen: a host and a port, or the path of a Unix socket.
+
+    `path` is as the operating system takes it: an abstract socket's begins with a NUL. It is empty for TCP.
+    """
+
+    pattern: ClassVar[str] = rf"^(?:unix:(/.+|@.+)|({_HOST}):([0-9]{{1,5}}))$"
+
+    host: str = ""
+    port: int = 0
+    path: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read `127.0.0.1:8080`, `[::1]:8080`, `localhost:8080`, `unix:/path` or `unix:@abstract`."""
+        if re.fullmatch(r":?[0-9]+", text):
+            raise ValueError(
+                "an address before the port: 127.0.0.1:8080 for this machine alone, 0.0.0.0:8080 for others too"
+            )
+        found = re.fullmatch(cls.pattern, text)
+        if found and found[1]:
+            return cls(path=re.sub("^@", "\0", found[1]))
+        if not found or not _is_host(found[2]) or int(found[3]) > _LAST_PORT:
+            raise ValueError("an address such as 127.0.0.1:8080, [::1]:8080 or unix:/path")
+        return cls(found[2].strip("[]"), int(found[3]))
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether no other machine can reach it."""
+        return bool(self.path) or _is_loopback(self.host)
+
+    def __str__(self) -> str:
+        return f"unix:{self.path.replace(chr(0), '@')}" if self.path else f"{_bracketed(self.host)}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """The scheme, host and port of a server; the host is in lower case, an IPv6 address without brackets."""
+
+    pattern: ClassVar[str] = rf"^{_AUTHORITY}/?$"
+
+    scheme: str
+    host: str
+    port: int
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read `https://host` or `https://host:port`; `http` is for loopback hosts alone."""
+        found = _match(cls.pattern, text, "https://host or https://host:port, with no path after it")
+        scheme, host = found[1], found[2].lower().strip("[]")
+        if scheme == "http" and not _is_loopback(host):
+            raise ValueError("https:// (plain http:// is for loopback hosts alone)")
+        return cls(scheme, host, int(found[3]) if found[3] else _default_port(scheme))
+
+    @property
+    def authority(self) -> str:
+        """The host as a `Host` header has it: with the port where that is not the scheme's own."""
+        host = _bracketed(self.host)
+        return host if self.port == _default_port(self.scheme) else f"{host}:{self.port}"
+
+    @property
+    def ssl(self) -> bool:
+        """Whether it is spoken to over TLS."""
+        return self.scheme == "https"
+
+    def __str__(self) -> str:
+        return f"{self.scheme}://{self.authority}"
+
+
+@dataclass(frozen=True, slots=True)
+class HttpUrl:
+    """The URL of one resource: its origin, and the path and query as a request line has them."""
+
+    pattern: ClassVar[str] = rf"^{_AUTHORITY}(/{_URL_CHARACTER}*(?:\?(?:{_URL_CHARACTER}|\?)*)?)?$"
+
+    origin: Origin
+    target: str
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read `https://host/path?query`; `http` is for loopback hosts alone."""
+        found = _match(cls.pattern, text, "a URL such as https://host/path, with no fragment")
+        target = found[4] or "/"
+        return cls(Origin.parse(text.removesuffix(target)), target)
+
+    def __str__(self) -> str:
+        return f"{self.origin}{self.target}"
+
+
+def _match(pattern: str, text: str, expected: str) -> re.Match[str]:
+    if re.match(r"[^/]*//[^/?#]*@", text):
+        raise ValueError("a URL without a user name or password in it")
+    found = re.fullmatch(pattern, text)
+    if not found or not _is_host(found[2]) or not 0 < int(found[3] or 1) <= _LAST_PORT:
+        raise ValueError(expected)
+    return found
+
+
+def _is_host(host: str) -> bool:
+    """Tell whether a bracketed host is an IPv6 address; any other has been judged by the pattern."""
+    return not host.startswith("[") or _address(host.strip("[]")) is not None
+
+
+def _is_loopback(host: str) -> bool:
+    address = _address(host)
+    if isinstance(address, ipaddress.IPv6Address):
+        return address == ipaddress.IPv6Address("::1")  # releases of Python disagree on ::ffff:127.0.0.1
+    return host.lower() == "localhost" or (address is not None and address.is_loopback)
+
+
+def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(host)
+    except ValueError:
+        return None
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def _default_port(scheme: str) -> int:
+    return 443 if scheme == "https" else 80
