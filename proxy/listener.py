@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import socket
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _BACKLOG = 4096
+_LAST_WORDS = 0.1
+"""Seconds for a cut request to end in."""
 
 _OPTIONS: dict[str, Any] = {
     "access_log": None,  # `Forward` writes its own
@@ -89,17 +92,23 @@ class Listener:
         return f"http://{replace(self._bind, port=self._server.sockets[0].getsockname()[1])}"
 
     def close(self) -> None:
-        """Take no further connections, and close those without a request."""
-        if self._server is not None and self._connections is not None:
+        """Take no further connections."""
+        if self._server is not None:
             self._server.close()
-            self._connections.pre_shutdown()
             if self._bind.path and not _is_abstract(self._bind.path):
                 Path(self._bind.path).unlink(missing_ok=True)
 
-    async def drain(self, timeout: float) -> None:  # noqa: ASYNC109 - handed on to aiohttp
-        """Wait for the requests in flight, and cut those that take longer than `timeout` seconds."""
+    async def drain(self, timeout: float) -> None:  # noqa: ASYNC109 - no error: what takes longer is cut
+        """Wait up to `timeout` seconds for the requests in flight, then end every connection.
+
+        Until then a connection without a request stays open: to close it could meet a request on its way, whose caller
+        would not know what became of it. A request that comes now is answered that the sidecar is stopping.
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                await self.forward.emptied()
         if self._connections is not None:
-            await self._connections.shutdown(timeout)
+            await self._connections.shutdown(_LAST_WORDS)
 
 
 def unix_socket(path: str) -> socket.socket:

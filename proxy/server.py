@@ -63,6 +63,7 @@ class Sidecar:
     async def start(self) -> list[str]:
         """Open every listener and return the addresses, the operator's port last; raises `StartError`."""
         _require_c_parser()
+        _raise_file_limit()
         try:
             addresses = [await listener.open() for listener in self._listeners]
             addresses.append(await self._admin.open())
@@ -206,6 +207,17 @@ def _caller_tokens(path: str | None) -> list[bytes]:
     if not lines:
         raise ConfigError(f"caller_token_file: {path} is empty")
     return lines
+
+
+def _raise_file_limit() -> None:
+    """Each request takes two open files; the soft limit is for programs that use select()."""
+    try:
+        import resource  # noqa: PLC0415 - not there on Windows
+    except ImportError:
+        return
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _require_c_parser() -> None:

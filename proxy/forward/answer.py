@@ -6,6 +6,8 @@ This one writes upstream's own, head and small body in one piece.
 
 from __future__ import annotations
 
+import socket
+import struct
 from typing import TYPE_CHECKING
 
 from aiohttp import HttpVersion10, web
@@ -18,6 +20,9 @@ if TYPE_CHECKING:
 
     from proxy.errors import ProxyError
     from proxy.upstream import Exchange
+
+_RESET = struct.pack("ii", 1, 0)
+"""`SO_LINGER` on, with no time: the connection is reset when it is closed."""
 
 _NO_BODY = frozenset({204, 304})
 
@@ -97,7 +102,9 @@ class Answer(web.StreamResponse):
         if transport is None:
             return
         if self._old:
-            transport.abort()  # to a caller of HTTP/1.0 an orderly end of the connection may mean the end of the body
+            # Where the end of the connection ends the body, only a reset tells that it is not whole.
+            transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+            transport.abort()
         else:
             transport.close()
 

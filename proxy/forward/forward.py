@@ -92,6 +92,8 @@ class Forward:
         self._access_log = access_log
         self._stand_in = stand_in
         self._ids = (f"{run}-{number:x}" for run in (token_hex(4),) for number in count(1))
+        self._in_flight = 0
+        self._emptied: asyncio.Event | None = None
         self.closing = False
         """Every answer is the last on its connection."""
         self.draining = False
@@ -100,6 +102,7 @@ class Forward:
     async def __call__(self, request: web.BaseRequest) -> Answer:
         """Bring a request to its end: one answer, and one line in the log."""
         started = time.perf_counter()
+        self._in_flight += 1
         answer = Answer(request)
         line = RequestLine(
             request_id=next(self._ids),
@@ -123,7 +126,16 @@ class Forward:
             line.bytes_sent = answer.sent
             line.duration_ms = _milliseconds_since(started)
             self._access_log.write(line)
+            self._in_flight -= 1
+            if self._emptied is not None and not self._in_flight:
+                self._emptied.set()
         return answer
+
+    async def emptied(self) -> None:
+        """Return when no request is in flight."""
+        if self._in_flight:
+            self._emptied = asyncio.Event()
+            await self._emptied.wait()
 
     async def _forward(self, request: web.BaseRequest, answer: Answer, line: RequestLine) -> None:
         if self.draining:

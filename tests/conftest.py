@@ -1,0 +1,46 @@
+"""How tests are run here: coroutines in an event loop of their own, and programs that a machine may lack."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import os
+import shutil
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.processes import Fake, Sidecar, fake_invoisys, sidecar
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    if not inspect.iscoroutinefunction(pyfuncitem.obj):
+        return None
+    names = inspect.signature(pyfuncitem.obj).parameters
+    asyncio.run(pyfuncitem.obj(**{name: pyfuncitem.funcargs[name] for name in names}))
+    return True
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for mark in item.iter_markers("needs"):
+        for program in mark.args:
+            if shutil.which(program) is None:
+                if os.environ.get("CI"):
+                    pytest.fail(f"{program} is missing, and in CI nothing is left out")
+                pytest.skip(f"left out: {program} is not installed")
+
+
+@pytest.fixture
+def fake() -> Iterator[Fake]:
+    with fake_invoisys() as running:
+        yield running
+
+
+@pytest.fixture
+def proxy(fake: Fake) -> Iterator[Sidecar]:
+    with sidecar(fake.url) as running:
+        yield running

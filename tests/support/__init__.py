@@ -1,0 +1,1 @@
+"""What tests share: the real program as a process, and bytes on sockets."""

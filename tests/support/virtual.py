@@ -1,0 +1,72 @@
+"""An event loop whose time is a number: it stands still while anything can run, and jumps to the next timer."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import selectors
+from typing import TYPE_CHECKING, Any
+
+from proxy.tokens import Moment
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+
+class _JumpingSelector(selectors.SelectSelector):
+    """Does not wait: it hands the time that the loop would have waited to whoever keeps the clock."""
+
+    def __init__(self, clock: VirtualClock) -> None:
+        super().__init__()
+        self._clock = clock
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        if timeout is None:
+            raise RuntimeError("everything waits, and no timer will ever end it")
+        self._clock.monotonic += timeout
+        self._clock.wall += timeout
+        return super().select(0)
+
+
+class VirtualClock:
+    """Both clocks. They run together, until a test sets the wall clock, or lets the machine sleep."""
+
+    def __init__(self) -> None:
+        self.monotonic = 1000.0
+        self.wall = 1_800_000_000.0
+
+    def __call__(self) -> Moment:
+        return Moment(self.wall, self.monotonic)
+
+    def sleep_through(self, seconds: float) -> None:
+        """Let the machine be suspended: Linux's monotonic clock stops, the wall clock goes on."""
+        self.wall += seconds
+
+
+class VirtualLoop(asyncio.SelectorEventLoop):
+    def __init__(self, clock: VirtualClock) -> None:
+        self._clock = clock
+        super().__init__(_JumpingSelector(clock))
+
+    def time(self) -> float:
+        return self._clock.monotonic
+
+
+def run(work: Coroutine[Any, Any, None], clock: VirtualClock) -> None:
+    """Run to the end in virtual time."""
+    with asyncio.Runner(loop_factory=lambda: VirtualLoop(clock)) as runner:
+        runner.run(work)
+
+
+async def settle() -> None:
+    """Let everything run that can run now, without time passing."""
+    loop = asyncio.get_running_loop()
+    while loop._ready:  # type: ignore[attr-defined]  # noqa: ASYNC110 - no event tells that nothing is left to run
+        await asyncio.sleep(0)
+
+
+def pending_timers() -> int:
+    """Timers that are set and not cancelled."""
+    loop = asyncio.get_running_loop()
+    scheduled = heapq.nsmallest(10_000, loop._scheduled)  # type: ignore[attr-defined]
+    return sum(not timer.cancelled() for timer in scheduled)

@@ -1,0 +1,205 @@
+"""The commands, their exit codes, and the addresses they listen at."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.config import written
+from tests.support.processes import Fake, Process, Sidecar, sidecar
+from tests.support.wire import ask, send
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+CREDENTIALS = {"INVOISYS_USERNAME": "someone", "INVOISYS_PASSWORD": "a-secret"}
+
+
+def ended(*arguments: str, **env: str) -> tuple[int, str, str]:
+    """Run a command to its end: its exit code, output and errors."""
+    process = Process(*arguments, env=env)
+    try:
+        code = process.wait()
+        return code, "".join(process.lines), process.errors
+    finally:
+        process.stop()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_stops_cleanly(proxy: Sidecar, number: int) -> None:
+    proxy.process.signal(number)
+    assert proxy.process.wait() == 0
+    assert proxy.process.errors == ""
+
+
+async def test_a_second_signal_stops_at_once(fake: Fake, tmp_path: Path) -> None:
+    with sidecar(fake.url, "-c", written(tmp_path, drain={"delay": "1h"})) as proxy:
+        proxy.process.signal(signal.SIGTERM)
+        proxy.process.event("stopping")
+        ready = await ask(proxy.admin, "GET", "/readyz")
+        assert (ready.status, ready.json()["status"]) == (503, "draining")
+        assert (await proxy.issue(1))["Connection"] == "close"
+        proxy.process.signal(signal.SIGTERM)
+        assert proxy.process.wait() == 0
+
+
+async def test_a_request_that_takes_longer_than_the_drain_is_cut(fake: Fake, tmp_path: Path) -> None:
+    await fake.do("answers", mode="slow", delay=30)
+    with sidecar(fake.url, "-c", written(tmp_path, drain={"timeout": "200ms"})) as proxy:
+        with socket.create_connection(("127.0.0.1", int(proxy.url.rpartition(":")[2]))) as caller:
+            caller.sendall(b"POST /api/nfe/envio HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}")
+            await fake.reached(requests=1)
+            assert proxy.process.stop() == 0
+            assert caller.recv(1000) == b""
+        (line,) = (event for event in proxy.process.events if event["event"] == "request")
+        assert line["outcome"] == "unknown"
+
+
+def test_wrong_usage() -> None:
+    code, _, errors = ended("dance")
+    assert code == 2
+    assert "dance" in errors
+
+
+def test_a_configuration_without_credentials() -> None:
+    code, _, errors = ended("run")
+    assert code == 2
+    assert "accounts.default.username" in errors
+    assert "accounts.default.password" in errors
+
+
+def test_a_password_file_that_is_not_there(tmp_path: Path) -> None:
+    code, _, errors = ended("run", INVOISYS_USERNAME="x", INVOISYS_PASSWORD_FILE=str(tmp_path / "absent"))
+    assert code == 2
+    assert "password_file" in errors
+    assert str(tmp_path / "absent") in errors
+
+
+def test_binding_beyond_loopback_must_be_said() -> None:
+    code, _, errors = ended("check", **CREDENTIALS, INVOISYS_LISTEN="0.0.0.0:8080")
+    assert code == 2
+    assert 'listeners[0].bind: expected a loopback address or a Unix socket, found "0.0.0.0:8080"' in errors
+    assert "set listeners[0].expose to true, or listeners[0].caller_token_file" in errors
+
+
+async def test_an_address_that_is_taken(proxy: Sidecar) -> None:
+    code, _, errors = ended("run", **CREDENTIALS, INVOISYS_LISTEN=proxy.url.removeprefix("http://"))
+    assert code == 1
+    assert "cannot listen" in errors
+
+
+def test_check_prints_the_effective_configuration_without_secrets() -> None:
+    code, output, _ = ended("check", **CREDENTIALS)
+    assert code == 0
+    assert "someone" in output
+    assert "a-secret" not in output
+    assert "https://sandbox-api.invoisys.com.br" in output
+
+
+def test_schema_is_json() -> None:
+    code, output, _ = ended("schema")
+    assert code == 0
+    assert json.loads(output)["$id"] == "urn:invoisys-proxy:config"
+
+
+async def test_health(fake: Fake, proxy: Sidecar) -> None:
+    await fake.reached(logins_granted=1)
+    where = proxy.admin.removeprefix("http://")
+    assert ended("health", **CREDENTIALS, INVOISYS_ADMIN=where) == (0, "ready\n", "")
+    proxy.process.stop()
+    code, _, errors = ended("health", **CREDENTIALS, INVOISYS_ADMIN=where)
+    assert code == 1
+    assert "no sidecar answers" in errors
+
+
+async def test_health_of_a_sidecar_without_a_token(fake: Fake, tmp_path: Path) -> None:
+    await fake.do("logins", mode="refuse")
+    admin = f"unix:{tmp_path}/admin.sock"
+    with sidecar(fake.url, ADMIN=admin) as proxy:
+        assert (await proxy.issue(1)).status == 503
+        code, _, errors = ended("health", **CREDENTIALS, INVOISYS_ADMIN=admin)
+    assert code == 1
+    assert "not-ready; Invoisys refused the credentials (400: Credenciais inválidas.)" in errors
+
+
+async def test_the_probes(fake: Fake, proxy: Sidecar) -> None:
+    await fake.reached(logins_granted=1)
+    for path in ("/livez", "/startupz", "/readyz"):
+        reply = await ask(proxy.admin, "GET", path, headers={"Host": "10.1.2.3:9090"})
+        assert reply.status == 200
+        assert "status" in reply.json()
+
+
+async def test_a_unix_socket(fake: Fake, tmp_path: Path) -> None:
+    path = tmp_path / "sidecar.sock"
+    with socket.socket(socket.AF_UNIX) as stale:
+        stale.bind(str(path))
+    with sidecar(fake.url, LISTEN=f"unix:{path}") as proxy:
+        assert proxy.url == f"unix:{path}"
+        assert path.stat().st_mode & 0o777 == 0o660
+        reply = await send(proxy.url, b"GET /api/nfe/getbychaveSTD/1 HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert reply.status == 200
+        code, _, errors = ended("run", **CREDENTIALS, INVOISYS_LISTEN=f"unix:{path}", INVOISYS_ADMIN="127.0.0.1:0")
+        assert code == 1
+        assert "in use" in errors
+    assert not path.exists()
+
+
+async def test_an_abstract_socket(fake: Fake, tmp_path: Path) -> None:
+    with sidecar(fake.url, LISTEN=f"unix:@{tmp_path.name}") as proxy:
+        assert proxy.url == f"unix:@{tmp_path.name}"
+
+
+async def test_several_listeners_each_with_its_account(fake: Fake, tmp_path: Path) -> None:
+    config = written(
+        tmp_path,
+        accounts={
+            "one": {"username": "integracao@empresa.com.br", "password": "segredo"},
+            "two": {"username": "integracao@empresa.com.br", "password": "wrong"},
+        },
+        listeners=[{"bind": "127.0.0.1:0", "account": "one"}, {"bind": "127.0.0.2:0", "account": "two"}],
+    )
+    with sidecar(fake.url, "-c", config, USERNAME="", PASSWORD="", LISTEN="") as proxy:
+        one, two = proxy.urls
+        assert (await ask(one, "GET", "/api/nfe/getbychaveSTD/1")).status == 200
+        assert (await ask(two, "GET", "/api/nfe/getbychaveSTD/1")).status == 503
+
+
+async def test_the_demo_needs_nothing() -> None:
+    demo = Process("demo", env={"INVOISYS_LISTEN": "127.0.0.1:0", "INVOISYS_ADMIN": "127.0.0.1:0"})
+    try:
+        (url,) = demo.event("listening")["listeners"]
+        assert (await ask(url, "GET", "/api/nfe/getbychaveSTD/1")).status == 200
+    finally:
+        assert demo.stop() == 0
+    assert any("/_fake/revoke" in line for line in demo.lines)
+
+
+def test_the_fake_refuses_a_bad_script(tmp_path: Path) -> None:
+    script = tmp_path / "script.yaml"
+    script.write_text("- {do: dance}\n")
+    code, _, errors = ended("fake", "--listen", "127.0.0.1:0", "--script", str(script))
+    assert code == 2
+    assert "dance" in errors
+    assert ended("fake", "--listen", "nowhere")[0] == 2
+
+
+async def test_text_lines_for_a_person(fake: Fake) -> None:
+    with sidecar(fake.url) as proxy:
+        await proxy.issue(1)
+    config = {"INVOISYS_LOG_FORMAT": "text", "INVOISYS_LISTEN": "127.0.0.1:0", "INVOISYS_ADMIN": "127.0.0.1:0"}
+    demo = Process("demo", env=config)
+    try:
+        while "listening at" not in (line := demo.next_line()):
+            pass
+        url = line.split("listening at ")[1].split(",")[0]
+        await ask(url, "POST", "/api/nfe/envio?senha=oculta", b"{}")
+        while "POST" not in (line := demo.next_line()):
+            pass
+    finally:
+        demo.stop()
+    assert "200 POST /api/nfe/envio?senha=***" in line

@@ -1,0 +1,417 @@
+"""The refresher in virtual time: a login server that does what the test says, and no second that really passes."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+
+from proxy.errors import CredentialsRefused, LoginError, LoginThrottled, LoginTimedOut, LoginUnreachable, Overloaded
+from proxy.tokens import MemoryStore, Refresher, Schedule, Token, TokenKey
+from proxy.tokens.login import Grant
+from proxy.waiting import WaitingRoom
+from tests.support.virtual import VirtualClock, pending_timers, run, settle
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    Scenario = Callable[["Bench"], Awaitable[None]]
+
+HOUR = 3600.0
+KEY = TokenKey("sandbox", "default", "2.0", "http://localhost/api/token")
+
+
+class Bench:
+    """A refresher before a login server under the test's hand."""
+
+    def __init__(self, clock: VirtualClock, *, waiting: int = 10, chance: float = 0.0) -> None:
+        self.clock = clock
+        self.logins: list[float] = []
+        self.takes = 0.5
+        self.lifetime = 24 * HOUR
+        self.failure: Exception | None = None
+        self.store = MemoryStore(clock)
+        self.waiting = waiting
+        self.chance = chance
+        self.refresher = self.another()
+
+    def another(self) -> Refresher:
+        return Refresher(
+            KEY,
+            self._log_in,
+            self.store,
+            schedule=Schedule(12 * HOUR, lambda: self.chance),
+            clock=self.clock,
+            waiting=WaitingRoom(self.waiting),
+            patience=15,
+        )
+
+    async def _log_in(self) -> Grant:
+        self.logins.append(self.clock.monotonic)
+        await asyncio.sleep(self.takes)
+        if self.failure is not None:
+            raise self.failure
+        return Grant(f"token-{len(self.logins)}", self.lifetime)
+
+    async def value(self) -> str:
+        return (await self.refresher.token()).value
+
+    async def passes(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+        await settle()
+
+
+def in_virtual_time(scenario: Scenario) -> Callable[[], None]:
+    def test() -> None:
+        clock = VirtualClock()
+
+        async def whole() -> None:
+            bench = Bench(clock)
+            await scenario(bench)
+            bench.refresher.stop()
+            await settle()
+            assert pending_timers() == 0
+
+        run(whole(), clock)
+
+    return test
+
+
+async def _all_who_wait_share_one_login(bench: Bench) -> None:
+    assert set(await asyncio.gather(*(bench.value() for _ in range(10)))) == {"token-1"}
+    assert len(bench.logins) == 1
+
+
+test_all_who_wait_share_one_login = in_virtual_time(_all_who_wait_share_one_login)
+
+
+async def _a_waiter_that_leaves_cancels_nothing(bench: Bench) -> None:
+    staying = asyncio.create_task(bench.value())
+    leaving = [asyncio.create_task(bench.value()) for _ in range(5)]
+    await asyncio.sleep(0.1)
+    for task in leaving:
+        task.cancel()
+    assert await staying == "token-1"
+    assert all(task.cancelled() for task in leaving)
+    assert len(bench.logins) == 1
+
+
+test_a_waiter_that_leaves_cancels_nothing = in_virtual_time(_a_waiter_that_leaves_cancels_nothing)
+
+
+async def _even_when_all_waiters_leave_the_login_goes_on(bench: Bench) -> None:
+    first = asyncio.create_task(bench.value())
+    await asyncio.sleep(0.1)
+    first.cancel()
+    await bench.passes(1)
+    assert await bench.value() == "token-1"
+    assert len(bench.logins) == 1
+
+
+test_even_when_all_waiters_leave_the_login_goes_on = in_virtual_time(_even_when_all_waiters_leave_the_login_goes_on)
+
+
+async def _the_token_is_refreshed_ahead_while_it_serves(bench: Bench) -> None:
+    assert await bench.value() == "token-1"
+    await bench.passes(12 * HOUR - 1)
+    assert len(bench.logins) == 1
+    await bench.passes(0.6)  # the second login is in flight now
+    assert len(bench.logins) == 2
+    assert await bench.value() == "token-1"
+    await bench.passes(1)
+    assert await bench.value() == "token-2"
+
+
+test_the_token_is_refreshed_ahead_while_it_serves = in_virtual_time(_the_token_is_refreshed_ahead_while_it_serves)
+
+
+async def _a_short_lived_token_is_refreshed_at_four_fifths(bench: Bench) -> None:
+    bench.lifetime = 100
+    await bench.value()
+    await bench.passes(79)
+    assert len(bench.logins) == 1
+    await bench.passes(1)
+    assert len(bench.logins) == 2
+
+
+test_a_short_lived_token_is_refreshed_at_four_fifths = in_virtual_time(_a_short_lived_token_is_refreshed_at_four_fifths)
+
+
+async def _a_valid_token_outlives_every_failed_login(bench: Bench) -> None:
+    await bench.value()
+    bench.failure = LoginUnreachable("it is down")
+    await bench.passes(20 * HOUR)
+    assert len(bench.logins) > 100
+    assert await bench.value() == "token-1"
+    usable, reason = bench.refresher.report()
+    assert (usable, reason) == (True, "it is down")
+
+
+test_a_valid_token_outlives_every_failed_login = in_virtual_time(_a_valid_token_outlives_every_failed_login)
+
+
+async def _an_expired_token_is_never_given(bench: Bench) -> None:
+    await bench.value()
+    bench.failure = LoginUnreachable("it is down")
+    await bench.passes(24 * HOUR)
+    with pytest.raises(LoginUnreachable, match=r"it is down; the next login is in \d+ s"):
+        await bench.value()
+
+
+test_an_expired_token_is_never_given = in_virtual_time(_an_expired_token_is_never_given)
+
+
+async def _a_machine_that_slept_checks_before_the_first_request(bench: Bench) -> None:
+    await bench.value()
+    bench.clock.sleep_through(25 * HOUR)
+    assert await bench.value() == "token-2"
+
+
+test_a_machine_that_slept_checks_before_the_first_request = in_virtual_time(
+    _a_machine_that_slept_checks_before_the_first_request
+)
+
+
+async def _a_wall_clock_that_is_set_back_keeps_no_token_alive(bench: Bench) -> None:
+    await bench.value()
+    bench.failure = LoginUnreachable("it is down")
+    bench.clock.wall -= 365 * 24 * HOUR
+    await bench.passes(24 * HOUR)
+    with pytest.raises(LoginError):
+        await bench.value()
+
+
+test_a_wall_clock_that_is_set_back_keeps_no_token_alive = in_virtual_time(
+    _a_wall_clock_that_is_set_back_keeps_no_token_alive
+)
+
+
+async def _failures_are_told_at_once_and_not_after_the_backoff(bench: Bench) -> None:
+    bench.failure = CredentialsRefused("Credenciais inválidas.")
+    waiters = [asyncio.create_task(bench.value()) for _ in range(3)]
+    await bench.passes(0.5)
+    for waiter in waiters:
+        error = waiter.exception()
+        assert isinstance(error, CredentialsRefused)
+        assert error.retry_after == pytest.approx(60)
+    assert len({id(waiter.exception()) for waiter in waiters}) == 3  # each its own: a traceback is not shared
+    with pytest.raises(CredentialsRefused, match="the next login is in 60 s"):
+        await bench.value()
+    assert len(bench.logins) == 1
+
+
+test_failures_are_told_at_once = in_virtual_time(_failures_are_told_at_once_and_not_after_the_backoff)
+
+
+async def _refused_credentials_are_tried_a_few_times_an_hour(bench: Bench) -> None:
+    bench.failure = CredentialsRefused("no")
+    bench.refresher.start()
+    await bench.passes(60)
+    assert len(bench.logins) == 1
+    await bench.passes(HOUR)
+    assert len(bench.logins) <= 9
+    gaps = [later - earlier for earlier, later in zip(bench.logins, bench.logins[1:], strict=False)]
+    assert min(gaps) >= 60
+    assert max(gaps) <= 901
+
+
+test_refused_credentials_are_tried_a_few_times_an_hour = in_virtual_time(
+    _refused_credentials_are_tried_a_few_times_an_hour
+)
+
+
+async def _trouble_is_retried_from_a_second_to_a_minute(bench: Bench) -> None:
+    bench.takes = 0
+    bench.failure = LoginUnreachable("no")
+    bench.refresher.start()
+    await bench.passes(HOUR)
+    gaps = [later - earlier for earlier, later in zip(bench.logins, bench.logins[1:], strict=False)]
+    assert gaps[0] == pytest.approx(1)
+    assert gaps == sorted(gaps)
+    assert 45 <= gaps[-1] <= 60
+
+
+test_trouble_is_retried_from_a_second_to_a_minute = in_virtual_time(_trouble_is_retried_from_a_second_to_a_minute)
+
+
+async def _a_retry_after_is_honoured(bench: Bench) -> None:
+    bench.failure = LoginThrottled("slower", retry_after=300)
+    bench.refresher.start()
+    await bench.passes(300)
+    assert len(bench.logins) == 1
+    await bench.passes(1)
+    assert len(bench.logins) == 2
+
+
+test_a_retry_after_is_honoured = in_virtual_time(_a_retry_after_is_honoured)
+
+
+async def _it_recovers_by_itself(bench: Bench) -> None:
+    bench.failure = LoginUnreachable("it is down")
+    bench.refresher.start()
+    await bench.passes(100)
+    bench.failure = None
+    await bench.passes(61)
+    before = len(bench.logins)
+    assert (await bench.value()).startswith("token-")
+    assert len(bench.logins) == before
+    assert bench.refresher.report() == (True, None)
+
+
+test_it_recovers_by_itself = in_virtual_time(_it_recovers_by_itself)
+
+
+async def _a_rejected_token_is_replaced_once_however_many_were_rejected(bench: Bench) -> None:
+    token = await bench.refresher.token()
+    renewed = await asyncio.gather(*(bench.refresher.renew(token) for _ in range(10)))
+    assert {one.value for one in renewed if one} == {"token-2"}
+    late = await bench.refresher.renew(token)  # an answer that was long on its way
+    assert late is not None
+    assert late.value == "token-2"
+    assert len(bench.logins) == 2
+
+
+test_a_rejected_token_is_replaced_once = in_virtual_time(_a_rejected_token_is_replaced_once_however_many_were_rejected)
+
+
+async def _a_rejection_during_a_scheduled_login_joins_it(bench: Bench) -> None:
+    token = await bench.refresher.token()
+    await bench.passes(12 * HOUR - 0.4)
+    assert len(bench.logins) == 2
+    renewed = await bench.refresher.renew(token)
+    assert renewed is not None
+    assert renewed.value == "token-2"
+    assert len(bench.logins) == 2
+
+
+test_a_rejection_during_a_scheduled_login_joins_it = in_virtual_time(_a_rejection_during_a_scheduled_login_joins_it)
+
+
+async def _rejections_of_good_tokens_are_held_to_a_floor(bench: Bench) -> None:
+    bench.takes = 0
+    for _ in range(600):
+        token = await bench.refresher.token()
+        await bench.refresher.renew(token)
+        await asyncio.sleep(1)
+    assert len(bench.logins) <= 1 + 2 + 600 / 30
+    assert await bench.value()
+
+
+test_rejections_of_good_tokens_are_held_to_a_floor = in_virtual_time(_rejections_of_good_tokens_are_held_to_a_floor)
+
+
+async def _while_logins_fail_a_401_does_not_cost_the_valid_token(bench: Bench) -> None:
+    token = await bench.refresher.token()
+    bench.failure = LoginUnreachable("it is down")
+    await bench.passes(12 * HOUR)
+    assert len(bench.logins) > 1
+    assert await bench.refresher.renew(token) is None
+    assert await bench.value() == "token-1"
+
+
+test_while_logins_fail_a_401_does_not_cost_the_valid_token = in_virtual_time(
+    _while_logins_fail_a_401_does_not_cost_the_valid_token
+)
+
+
+async def _a_rejected_token_is_not_given_again(bench: Bench) -> None:
+    token = await bench.refresher.token()
+    bench.failure = LoginUnreachable("it is down")
+    with pytest.raises(LoginUnreachable):
+        await bench.refresher.renew(token)
+    with pytest.raises(LoginUnreachable):
+        await bench.value()
+    with pytest.raises(LoginUnreachable):
+        await bench.refresher.renew(token)
+
+
+test_a_rejected_token_is_not_given_again = in_virtual_time(_a_rejected_token_is_not_given_again)
+
+
+async def _nobody_waits_longer_than_their_patience(bench: Bench) -> None:
+    bench.takes = 100
+    began = bench.clock.monotonic
+    with pytest.raises(LoginTimedOut):
+        await bench.value()
+    assert bench.clock.monotonic - began == pytest.approx(15)
+
+
+test_nobody_waits_longer_than_their_patience = in_virtual_time(_nobody_waits_longer_than_their_patience)
+
+
+async def _a_login_that_timed_out_is_told_as_failing_to_those_who_did_not_wait(bench: Bench) -> None:
+    bench.failure = LoginTimedOut("not within 15 s")
+    with pytest.raises(LoginTimedOut):
+        await bench.value()
+    with pytest.raises(LoginError) as caught:
+        await bench.value()
+    assert type(caught.value) is LoginError
+    assert caught.value.status == 503
+
+
+test_a_login_that_timed_out = in_virtual_time(_a_login_that_timed_out_is_told_as_failing_to_those_who_did_not_wait)
+
+
+async def _no_more_wait_than_may(bench: Bench) -> None:
+    waiters = [asyncio.create_task(bench.value()) for _ in range(11)]
+    await settle()
+    assert isinstance(waiters[10].exception(), Overloaded)
+    assert await asyncio.gather(*waiters[:10]) == ["token-1"] * 10
+    assert await bench.value() == "token-1"
+
+
+test_no_more_wait_than_may = in_virtual_time(_no_more_wait_than_may)
+
+
+async def _a_defect_in_the_login_is_a_failure_like_any_other(bench: Bench) -> None:
+    bench.failure = ZeroDivisionError()
+    with pytest.raises(LoginError, match="defect"):
+        await bench.value()
+    bench.failure = None
+    await bench.passes(2)
+    assert await bench.value() == "token-2"
+
+
+test_a_defect_in_the_login = in_virtual_time(_a_defect_in_the_login_is_a_failure_like_any_other)
+
+
+async def _a_token_that_expires_before_it_arrives_is_not_given(bench: Bench) -> None:
+    bench.lifetime = 0.4
+    with pytest.raises(LoginError, match="could not be used any more"):
+        await bench.value()
+
+
+test_a_token_that_expires_before_it_arrives = in_virtual_time(_a_token_that_expires_before_it_arrives_is_not_given)
+
+
+async def _a_second_refresher_of_the_same_key_finds_the_token(bench: Bench) -> None:
+    await bench.value()
+    other = bench.another()
+    assert (await other.token()).value == "token-1"
+    assert len(bench.logins) == 1
+    other.stop()
+
+
+test_a_second_refresher_of_the_same_key_finds_the_token = in_virtual_time(
+    _a_second_refresher_of_the_same_key_finds_the_token
+)
+
+
+async def _stopping_ends_those_who_wait(bench: Bench) -> None:
+    waiter = asyncio.create_task(bench.value())
+    await asyncio.sleep(0.1)
+    bench.refresher.stop()
+    await settle()
+    assert isinstance(waiter.exception(), LoginError)
+
+
+test_stopping_ends_those_who_wait = in_virtual_time(_stopping_ends_those_who_wait)
+
+
+def test_a_token_shows_its_value_to_nobody() -> None:
+    moment = VirtualClock()()
+    token = Token("a-secret", 1, moment, moment, moment)
+    assert token.authorization == b"Bearer a-secret"
+    assert "a-secret" not in repr(token)
+    assert "a-secret" not in repr(Grant("a-secret", 1))

@@ -1,0 +1,90 @@
+"""The table, the schedule and the floor, as pure decisions."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.errors import CredentialsRefused, GrantRefused, LoginServerFailed, LoginThrottled
+from proxy.tokens import Moment, Schedule, Token
+from proxy.tokens.states import REFUSAL, STEPS, TROUBLE, LoginState, RateFloor, Step, TokenState, token_state
+
+NOW = Moment(1_800_000_000, 1000)
+CHANCE = st.floats(0, 1, exclude_max=True)
+
+
+def token(*, refresh: float, expires: float, generation: int = 1) -> Token:
+    return Token("value", generation, NOW, NOW.plus(refresh), NOW.plus(expires))
+
+
+def test_every_pair_of_states_has_its_step() -> None:
+    assert {(held, login) for held in STEPS for login in STEPS[held]} == set(product(TokenState, LoginState))
+
+
+def test_only_usable_tokens_are_served() -> None:
+    serving = {held for held in STEPS if STEPS[held][LoginState.IN_FLIGHT] is Step.SERVE}
+    assert serving == {TokenState.VALID, TokenState.DUE}
+
+
+def test_no_second_login_is_begun() -> None:
+    assert not {STEPS[held][LoginState.IN_FLIGHT] for held in STEPS} & {Step.LOGIN, Step.SERVE_AND_LOGIN}
+    assert not {STEPS[held][LoginState.BACKING_OFF] for held in STEPS} & {Step.LOGIN, Step.SERVE_AND_LOGIN}
+
+
+@pytest.mark.parametrize(
+    ("held", "rejected", "state"),
+    [
+        (None, 0, TokenState.NONE),
+        (token(refresh=1, expires=2), 0, TokenState.VALID),
+        (token(refresh=0, expires=2), 0, TokenState.DUE),
+        (token(refresh=-1, expires=0), 0, TokenState.EXPIRED),
+        (token(refresh=1, expires=2), 1, TokenState.REJECTED),
+        (token(refresh=1, expires=2, generation=2), 1, TokenState.VALID),
+    ],
+)
+def test_token_states(held: Token | None, rejected: int, state: TokenState) -> None:
+    assert token_state(held, rejected, NOW) is state
+
+
+@given(passed=st.floats(0, 1e9), slept=st.floats(-1e9, 1e9), lifetime=st.floats(1, 1e6))
+def test_a_token_past_its_life_on_either_clock_is_not_usable(passed: float, slept: float, lifetime: float) -> None:
+    held = token(refresh=lifetime / 2, expires=lifetime)
+    now = Moment(NOW.wall + passed + slept, NOW.monotonic + passed)
+    usable = token_state(held, 0, now) in (TokenState.VALID, TokenState.DUE)
+    assert usable == (now.wall < held.expires_at.wall and now.monotonic < held.expires_at.monotonic)
+
+
+@given(failures=st.integers(1, 10_000), chance=CHANCE)
+def test_delays_stay_within_their_bounds(failures: int, chance: float) -> None:
+    assert 1 <= TROUBLE.delay(failures, chance) <= 60
+    assert 60 <= REFUSAL.delay(failures, chance) <= 900
+    assert TROUBLE.delay(failures, chance) <= TROUBLE.delay(failures + 1, chance)
+
+
+@given(chance=CHANCE, lifetime=st.floats(1, 7 * 86400))
+def test_a_refresh_comes_by_twelve_hours_and_by_four_fifths_of_the_life(chance: float, lifetime: float) -> None:
+    after = Schedule(43200, lambda: chance).refresh_after(lifetime)
+    latest = min(43200, 0.8 * lifetime)
+    assert 0.9 * latest <= after <= latest
+
+
+def test_which_failures_are_refusals() -> None:
+    schedule = Schedule(43200, lambda: 0)
+    assert schedule.retry_after(CredentialsRefused(""), 1) == pytest.approx(60)
+    assert schedule.retry_after(GrantRefused(""), 1) == pytest.approx(60)
+    assert schedule.retry_after(LoginServerFailed(""), 1) == pytest.approx(1)
+    assert schedule.retry_after(LoginThrottled("", retry_after=120), 1) == 120
+    assert schedule.retry_after(LoginThrottled("", retry_after=10**9), 1) == 900
+
+
+@given(st.lists(st.floats(0, 100), max_size=200))
+def test_the_floor_lets_two_pass_and_one_more_each_half_minute(pauses: list[float]) -> None:
+    floor = RateFloor()
+    now, taken, began = NOW, 0, NOW.monotonic
+    for pause in pauses:
+        now = now.plus(pause)
+        taken += floor.take(now)
+        assert taken <= 2 + (now.monotonic - began) / 30 + 1e-6
