@@ -1,0 +1,134 @@
+"""How the rooms are put together: from a configuration to listeners, refreshers and pools that know each other."""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING
+
+from proxy.config import read_credentials, read_secret
+from proxy.errors import ConfigError
+from proxy.forward import Api, Forward, HeldBytes, Holder
+from proxy.guard import Guard
+from proxy.listener import Listener
+from proxy.tokens import Login, MemoryStore, Refresher, Schedule, TokenKey, system_clock
+from proxy.upstream import Dialler, Pool, trust
+from proxy.waiting import WaitingRoom
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Mapping
+
+    from proxy.config import Config, HttpUrl, Origin
+    from proxy.config import Api as ApiConfig
+    from proxy.config import Listener as ListenerConfig
+    from proxy.observe import AccessLog
+
+
+class Assembly:
+    """Everything that one configuration is made of, within a running event loop.
+
+    A pool belongs to an API and a refresher to an account and API, however many listeners use them.
+    """
+
+    def __init__(self, config: Config, env: Mapping[str, str], access_log: AccessLog) -> None:
+        """Raises `ConfigError`, for a file that cannot be used."""
+        self._config = config
+        self._env = env
+        self._access_log = access_log
+        self._waiting = WaitingRoom(config.limits.waiting)
+        self._store = MemoryStore(system_clock)
+        self._holder = Holder(config.limits.replay_body, HeldBytes(config.limits.replay_memory), config.timeouts.idle)
+        self._trusted: dict[str | None, ssl.SSLContext] = {}
+        self.pools: dict[str, Pool] = {}
+        self.refreshers: dict[tuple[str, str], Refresher] = {}
+        """By account and API."""
+        self.listeners = [self._listener(listener) for listener in config.listeners]
+
+    def _listener(self, listener: ListenerConfig) -> Listener:
+        guard = Guard(
+            [*listener.hosts, *_own_names(listener)],
+            origins=listener.origins,
+            caller_tokens=_caller_tokens(listener.caller_token_file),
+            rules=listener.rules,
+        )
+        account = listener.account or next(iter(self._config.accounts))
+        apis, absent = [], {}
+        for name, api in self._config.apis.items():
+            if api.url is None or api.token_url is None:
+                absent[api.prefix] = (
+                    f"API {name} is not configured: its {self._config.environment} address is documented nowhere;"
+                    f' give apis."{name}".url and .token_url'
+                )
+            else:
+                apis.append(self._api(account, name, api, api.url, api.token_url))
+        forward = Forward(
+            str(listener.bind),
+            guard,
+            apis,
+            self._holder,
+            self._access_log,
+            absent=absent,
+            stand_in=listener.token_endpoint == "stub",  # noqa: S105 - a choice
+        )
+        return Listener(listener.bind, forward)
+
+    def _api(self, account: str, name: str, api: ApiConfig, url: Origin, token_url: HttpUrl) -> Api:
+        tls = self._tls(name, api.ca_file)
+        if name not in self.pools:
+            timeouts, limits = self._config.timeouts, self._config.limits
+            dial = Dialler(url.host, url.port, tls if url.ssl else None, timeouts.connect)
+            self.pools[name] = Pool(dial, timeouts, limits.connections, self._waiting)
+        if (account, name) not in self.refreshers:
+            self.refreshers[account, name] = self._refresher(account, name, token_url, tls)
+        return Api(
+            name=name,
+            prefix=api.prefix,
+            authority=url.authority.encode(),
+            origin=str(url).encode(),
+            refresher=self.refreshers[account, name],
+            pool=self.pools[name],
+        )
+
+    def _refresher(self, account: str, name: str, token_url: HttpUrl, tls: ssl.SSLContext) -> Refresher:
+        config = self._config
+        login = Login(
+            str(token_url),
+            lambda: read_credentials(config.accounts[account], self._env, account),
+            tls,
+            config.timeouts.login,
+        )
+        return Refresher(
+            TokenKey(config.environment, account, name, str(token_url)),
+            login,
+            self._store,
+            schedule=Schedule(config.tokens.refresh_every, random.random),
+            clock=system_clock,
+            waiting=self._waiting,
+            patience=config.timeouts.login,
+        )
+
+    def _tls(self, name: str, ca_file: str | None) -> ssl.SSLContext:
+        if ca_file not in self._trusted:
+            try:
+                self._trusted[ca_file] = trust(ca_file)
+            except OSError as error:
+                raise ConfigError(f'apis."{name}".ca_file: {ca_file} cannot be used: {error.strerror}') from None
+        return self._trusted[ca_file]
+
+
+def _own_names(listener: ListenerConfig) -> list[str]:
+    """The bind address is a Host name of ours, unless it stands for every address."""
+    host = listener.bind.host
+    if listener.bind.path or host in ("0.0.0.0", "::"):  # noqa: S104 - looked for, not bound to
+        return []
+    return [f"[{host}]" if ":" in host else host]
+
+
+def _caller_tokens(file: str | None) -> list[bytes]:
+    """Read the caller tokens, one a line: two are valid during a rotation."""
+    if file is None:
+        return []
+    tokens = read_secret(file, "caller_token_file").reveal().encode().split()
+    if not tokens:
+        raise ConfigError(f"caller_token_file: {file} is empty")
+    return tokens
