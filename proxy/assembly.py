@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Mapping
 
-    from proxy.config import Config, HttpUrl, Origin
     from proxy.config import Api as ApiConfig
+    from proxy.config import Config, HttpUrl, Origin
     from proxy.config import Listener as ListenerConfig
     from proxy.observe import AccessLog
 

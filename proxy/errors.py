@@ -78,6 +78,22 @@ class MalformedRequest(CallerError):
     title = "The request is malformed"
 
 
+class TargetTooLong(CallerError):
+    """The request target is longer than the sidecar forwards."""
+
+    status = 414
+    name = "target-too-long"
+    title = "The request target is too long"
+
+
+class HeadersTooLarge(CallerError):
+    """The header section is larger, or has more fields, than the sidecar forwards (RFC 6585, section 5)."""
+
+    status = 431
+    name = "headers-too-large"
+    title = "The header section is too large"
+
+
 class BrokenUpload(CallerError):
     """The body turned out to be malformed when part of it had gone upstream already."""
 

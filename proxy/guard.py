@@ -9,25 +9,38 @@ from __future__ import annotations
 
 import hmac
 import re
+from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import unquote_to_bytes
+
+from aiohttp import HttpVersion10, HttpVersion11
 
 from proxy.errors import (
     BadTarget,
     CallerTokenRequired,
     ConfigError,
     Forbidden,
+    HeadersTooLarge,
+    MalformedRequest,
     MethodNotAllowed,
     MisdirectedRequest,
     NotImplementedHere,
+    TargetTooLong,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from aiohttp import HttpVersion
     from multidict import CIMultiDictProxy
 
 LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "[::1]")
+
+MAX_TARGET = 16 * 1024
+MAX_HEAD = 64 * 1024
+MAX_FIELDS = 200
+
+_VERSIONS = (HttpVersion11, HttpVersion10)
 
 _HOST = re.compile(r"(?P<name>\[[0-9a-f:.]+\]|[0-9a-z._-]+)(?::(?P<port>[0-9]{1,5}))?", re.IGNORECASE)
 _LARGEST_PORT = 65535
@@ -134,6 +147,16 @@ class Guard:
         path = canonical_path(target)
         if path is None or not any(rule.allows(method, path) for rule in self._rules):
             raise Forbidden("no rule of this listener lets this method and path pass")
+
+
+def check_size(version: HttpVersion, target: str, fields: Sequence[tuple[bytes, bytes]]) -> None:
+    """Refuse what is larger than is forwarded, and versions that only look like HTTP/1."""
+    if version not in _VERSIONS:
+        raise MalformedRequest("the version is neither HTTP/1.1 nor HTTP/1.0")
+    if len(target) > MAX_TARGET:
+        raise TargetTooLong(f"the request target is longer than {MAX_TARGET} bytes")
+    if len(fields) > MAX_FIELDS or sum(map(len, chain.from_iterable(fields))) > MAX_HEAD:
+        raise HeadersTooLarge(f"the header section has more than {MAX_FIELDS} fields or {MAX_HEAD} bytes")
 
 
 def check_form(method: str, target: str, headers: CIMultiDictProxy[str]) -> None:

@@ -11,13 +11,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aiohttp import web
+from aiohttp import EMPTY_PAYLOAD, web
+from aiohttp.http_exceptions import BadHttpMessage, LineTooLong
 
-from proxy.errors import InternalError, MalformedRequest
-from proxy.forward import Answer
+from proxy.errors import HeadersTooLarge, InternalError, MalformedRequest, TargetTooLong
+from proxy.forward import Answer, ascii_line
+from proxy.guard import MAX_FIELDS, MAX_HEAD, MAX_TARGET
 
 if TYPE_CHECKING:
+    from aiohttp import StreamReader
+
     from proxy.config import Bind
+    from proxy.errors import CallerError
     from proxy.forward import Forward
 
 log = logging.getLogger(__name__)
@@ -26,19 +31,59 @@ _BACKLOG = 4096
 _LAST_WORDS = 0.1
 """Seconds for a cut request to end in."""
 
+_LONGEST_LINE = 4 * MAX_TARGET + 64
+"""Bytes of a request line as the parser sees it: each byte of a target may be written in four."""
+
+_LARGEST_HEAD = 2 * MAX_HEAD
+"""Bytes of a head that does not end, after which its connection is closed."""
+
 _OPTIONS: dict[str, Any] = {
     "access_log": None,  # `Forward` writes its own
     "auto_decompress": False,  # a body is opaque
     "keepalive_timeout": 75.0,
-    "max_line_size": 16 * 1024,
-    "max_field_size": 64 * 1024,
-    "max_headers": 200,
+    "max_line_size": _LONGEST_LINE,
+    "max_field_size": MAX_HEAD,
+    "max_headers": MAX_FIELDS,
     "read_bufsize": 64 * 1024,
 }
 
 
 class CallerConnection(web.RequestHandler):
-    """One caller's connection; what cannot be parsed gets a problem, and one line of log without its bytes."""
+    """One caller's connection.
+
+    Request lines reach aiohttp's parser in ASCII, and what it cannot parse gets a problem, and one line of log without
+    its bytes.
+    """
+
+    __slots__ = ("_head_bytes", "_line", "_payload")
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._line = b""  # the beginning of a request line that has not come whole
+        self._payload: StreamReader = EMPTY_PAYLOAD  # of the request that was parsed last
+        self._head_bytes = 0  # of a head that has not come whole
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes from the caller, knowing where a request begins: where the one before has ended."""
+        if self._payload.is_eof() and not self._head_bytes:
+            data = self._line + data
+            end = data.find(b"\n")
+            if end < 0 and len(data) <= _LONGEST_LINE:
+                self._line = data
+                return
+            self._line = b""
+            line = data[:end] if end >= 0 else data
+            if not line.isascii() or b"%~" in line:
+                data = ascii_line(line) + data[len(line) :]
+        before = self._request_count
+        super().data_received(data)
+        if self._request_count != before:
+            self._payload = self._messages[-1][1]
+            self._head_bytes = 0
+        elif self._payload.is_eof():
+            self._head_bytes += len(data)
+            if self._head_bytes > _LARGEST_HEAD:
+                self.force_close()
 
     def handle_error(
         self,
@@ -56,11 +101,22 @@ class CallerConnection(web.RequestHandler):
             log.warning(
                 "a malformed request was refused (%s)", type(exc).__name__, extra={"event": "malformed-request"}
             )
-            answer.refuse(MalformedRequest("the bytes received are not an HTTP/1.1 request"), "-")
+            answer.refuse(_fault(exc), "-")
         else:
             log.error("a request met a defect of the sidecar", exc_info=exc, extra={"event": "defect"})
             answer.refuse(InternalError("a defect of the sidecar; its log tells more"), "-")
         return answer
+
+
+def _fault(error: BaseException | None) -> CallerError:
+    """Name what the parser found; its own message quotes the request."""
+    if isinstance(error, LineTooLong):
+        if error.args[1] == _LONGEST_LINE:
+            return TargetTooLong(f"the request target is longer than {MAX_TARGET} bytes")
+        return HeadersTooLarge(f"a field is longer than {MAX_HEAD} bytes")
+    if isinstance(error, BadHttpMessage) and error.message == "Too many headers received":
+        return HeadersTooLarge(f"the header section has more than {MAX_FIELDS} fields")
+    return MalformedRequest("the bytes received are not an HTTP/1.1 request")
 
 
 class _Server(web.Server):

@@ -2,6 +2,8 @@
 
 from proxy.forward.answer import Answer
 from proxy.forward.body import HeldBytes, Holder
-from proxy.forward.forward import Api, Forward
+from proxy.forward.call import Api
+from proxy.forward.forward import Forward
+from proxy.forward.target import ascii_line
 
-__all__ = ["Answer", "Api", "Forward", "HeldBytes", "Holder"]
+__all__ = ["Answer", "Api", "Forward", "HeldBytes", "Holder", "ascii_line"]

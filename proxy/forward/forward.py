@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from dataclasses import dataclass
+from copy import copy
 from itertools import count
 from secrets import token_hex
 from typing import TYPE_CHECKING
@@ -23,9 +23,10 @@ from proxy.errors import (
     ProxyError,
 )
 from proxy.forward.answer import Answer, CallerGone
-from proxy.forward.headers import request_head
+from proxy.forward.call import Api, Call
 from proxy.forward.problem import STAND_IN_TOKEN
 from proxy.forward.target import is_token_path, masked
+from proxy.guard import check_size
 from proxy.observe import RequestLine
 
 if TYPE_CHECKING:
@@ -33,40 +34,17 @@ if TYPE_CHECKING:
 
     from aiohttp import web
 
-    from proxy.forward.body import Body, Holder
+    from proxy.forward.body import Holder
     from proxy.guard import Guard
     from proxy.observe import AccessLog
-    from proxy.tokens import Refresher, Token
-    from proxy.upstream import Exchange, Pool
+    from proxy.tokens import Token
+    from proxy.upstream import Exchange
 
 log = logging.getLogger(__name__)
 
 _UNAUTHORIZED = 401
 _LARGEST_HELD_401 = 64 * 1024
 """Bytes of a 401's body that are kept while the token is renewed, so that the 401 can still be passed on."""
-
-
-@dataclass(frozen=True, slots=True)
-class Api:
-    """One API generation of one account, as the way of a request needs it."""
-
-    name: str
-    prefix: str
-    authority: bytes
-    origin: bytes
-    refresher: Refresher
-    pool: Pool
-
-
-@dataclass(slots=True)
-class _Call:
-    """One request that has passed the guard: what goes upstream, and what is said of it."""
-
-    request: web.BaseRequest
-    api: Api
-    body: Body
-    line: RequestLine
-    exchanged: bool = False
 
 
 class Forward:
@@ -94,6 +72,7 @@ class Forward:
         self._ids = (f"{run}-{number:x}" for run in (token_hex(4),) for number in count(1))
         self._in_flight = 0
         self._emptied: asyncio.Event | None = None
+        self._witnesses: set[asyncio.Task[None]] = set()
         self.closing = False
         """Every answer is the last on its connection."""
         self.draining = False
@@ -102,7 +81,6 @@ class Forward:
     async def __call__(self, request: web.BaseRequest) -> Answer:
         """Bring a request to its end: one answer, and one line in the log."""
         started = time.perf_counter()
-        self._in_flight += 1
         answer = Answer(request)
         line = RequestLine(
             request_id=next(self._ids),
@@ -111,6 +89,7 @@ class Forward:
             path=masked(request.raw_path),
             outcome=Outcome.NOT_SENT,
         )
+        self._in_flight += 1
         try:
             await self._forward(request, answer, line)
         except ProxyError as error:
@@ -124,22 +103,13 @@ class Forward:
         finally:
             line.status = answer.status
             line.bytes_sent = answer.sent
-            line.duration_ms = _milliseconds_since(started)
-            self._access_log.write(line)
-            self._in_flight -= 1
-            if self._emptied is not None and not self._in_flight:
-                self._emptied.set()
+            self._end(line, started)
         return answer
-
-    async def emptied(self) -> None:
-        """Return when no request is in flight."""
-        if self._in_flight:
-            self._emptied = asyncio.Event()
-            await self._emptied.wait()
 
     async def _forward(self, request: web.BaseRequest, answer: Answer, line: RequestLine) -> None:
         if self.draining:
             raise Draining("the sidecar is stopping; another will take its place", retry_after=1)
+        check_size(request.version, request.raw_path, request.raw_headers)
         self._guard.check(request.method, request.raw_path, request.headers)
         if request.method == "POST" and is_token_path(request.raw_path):
             self._answer_login(answer)
@@ -149,57 +119,74 @@ class Forward:
         if request.headers.get("Expect", "").lower() == "100-continue":
             await api.refresher.token()
             answer.go_on()
-        with await self._holder.read(request) as body:
-            call = _Call(request, api, body, line)
-            token = await api.refresher.token()
-            exchange = await self._exchange(call, token)
-            if exchange.response.status == _UNAUTHORIZED:
-                exchange = await self._replay(call, token, exchange)
-            with exchange:
+        with await self._holder.read(request) as body, Call(request, api, body, line) as call:
+            try:
+                token = await api.refresher.token()
+                await call.send(token)
+                if call.exchange.response.status == _UNAUTHORIZED:
+                    await self._replay(call, token)
                 if self.closing:
                     answer.close_after()
-                await answer.relay(exchange, api.origin)
+                await answer.relay(call.exchange, api.origin)
+            except (asyncio.CancelledError, CallerGone):
+                self._hear_out(call)
+                raise
 
-    async def _exchange(self, call: _Call, token: Token) -> Exchange:
-        """Send the request once, and return when the head of the answer is there."""
-        head = request_head(
-            call.request.method.encode(),
-            call.request.raw_path.encode("utf-8", "surrogateescape"),
-            call.request.raw_headers,
-            authority=call.api.authority,
-            authorization=token.authorization,
-            framing=call.body.framing,
-        )
-        exchange = await call.api.pool.begin(head_only=call.request.method == "HEAD")
-        started = time.perf_counter()
-        call.line.outcome = Outcome.UNKNOWN  # from here on, until there is an answer
-        call.line.replayed = call.exchanged
-        call.exchanged = True
-        try:
-            await exchange.send(head, call.body.wire)
-        except BaseException:
-            exchange.release()
-            raise
-        call.line.outcome = Outcome.ANSWERED
-        call.line.upstream_ms = _milliseconds_since(started)
-        return exchange
-
-    async def _replay(self, call: _Call, token: Token, rejected: Exchange) -> Exchange:
+    async def _replay(self, call: Call, token: Token) -> None:
         """Renew the token that upstream answered 401 to, and send the request once more.
 
         A 401 is decided before a document is processed, so the second exchange cannot issue it twice. Where there is
         no second exchange, the 401 is upstream's last word and is passed on.
         """
-        refresher = call.api.refresher
+        refresher, rejected = call.api.refresher, call.exchange
         if not call.body.replayable or not await rejected.settle(_LARGEST_HELD_401):
             refresher.reject(token)
-            return rejected
+            return
         rejected.release()
         try:
             renewed = await refresher.renew(token)
-            return rejected if renewed is None else await self._exchange(call, renewed)
+            if renewed is not None:
+                call.line.replayed = True
+                await call.send(renewed)
         except (LoginError, Overloaded, CannotConnect):
-            return rejected
+            call.line.replayed = False  # nothing more was sent
+
+    def _hear_out(self, call: Call) -> None:
+        """Read the answer to a write to its end although its caller has left: a document may have been made."""
+        exchange = call.take_write_under_way()
+        if exchange is None:
+            return
+        self._in_flight += 1
+        witness = asyncio.create_task(self._witness(exchange, copy(call.line)))
+        self._witnesses.add(witness)
+        witness.add_done_callback(self._witnesses.discard)
+
+    async def _witness(self, exchange: Exchange, line: RequestLine) -> None:
+        started = time.perf_counter()
+        line.error = "caller-gone"
+        try:
+            while await exchange.read():
+                pass
+            line.outcome = Outcome.ANSWERED
+            line.upstream_status = exchange.response.status
+        except ProxyError as error:
+            line.outcome, line.detail = error.outcome, error.detail
+        finally:
+            exchange.release()
+            self._end(line, started)
+
+    def _end(self, line: RequestLine, started: float) -> None:
+        line.duration_ms = round((time.perf_counter() - started) * 1000, 3)
+        self._access_log.write(line)
+        self._in_flight -= 1
+        if self._emptied is not None and not self._in_flight:
+            self._emptied.set()
+
+    async def emptied(self) -> None:
+        """Return when no request is in flight."""
+        if self._in_flight:
+            self._emptied = asyncio.Event()
+            await self._emptied.wait()
 
     def _api_for(self, target: str) -> Api:
         for api in self._apis:
@@ -224,7 +211,3 @@ class Forward:
         if self.draining or not request.content.is_eof() or isinstance(error, BrokenUpload):
             answer.close_after()
         answer.refuse(error, line.request_id)
-
-
-def _milliseconds_since(started: float) -> float:
-    return round((time.perf_counter() - started) * 1000, 3)

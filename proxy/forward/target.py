@@ -7,6 +7,9 @@ from functools import lru_cache
 from posixpath import normpath
 from urllib.parse import unquote
 
+_BEYOND_ASCII = re.compile(rb"%~|[\x80-\xff]")
+_WRITTEN = re.compile(rb"%~(~|[0-9A-F]{2})")
+
 _TOKEN_PATH = "api/token"  # noqa: S105 - a path
 
 _OPAQUE_FROM = 16
@@ -15,6 +18,22 @@ _ACCESS_KEY = re.compile(r"[0-9]{6}[0-9A-Z]{12}[0-9]{26}")
 
 _WORDS = re.compile(r"[A-Za-z]{1,40}|[a-z]+(?:[-_][a-z]+)+")
 MASK = "***"
+
+
+def ascii_line(line: bytes) -> bytes:
+    """Write a request line in ASCII, so that the parser takes it; `raw_target` gives the bytes back.
+
+    RFC 3986 knows no 8-bit bytes in a URL, but clients send them, and upstream may well read them.
+    """
+    return _BEYOND_ASCII.sub(lambda found: b"%~~" if found[0] == b"%~" else b"%%~%02X" % found[0][0], line)
+
+
+def raw_target(target: str) -> bytes:
+    """Return the bytes of a target as the caller wrote it."""
+    raw = target.encode("ascii")
+    if b"%~" not in raw:
+        return raw
+    return _WRITTEN.sub(lambda found: b"%~" if found[1] == b"~" else bytes.fromhex(found[1].decode()), raw)
 
 
 @lru_cache(1024)

@@ -38,7 +38,12 @@ class RequestLine(msgspec.Struct, omit_defaults=True):
     duration_ms: float = 0.0
     upstream_ms: float | None = None
     bytes_sent: int = 0
+    upstream_status: int | None = None
+    """What upstream answered to a caller that was no longer there."""
     replayed: bool = False
+    """Sent once more after a 401."""
+    resent: bool = False
+    """Sent once more because a kept connection had been closed: GET and HEAD alone."""
     error: str | None = None
     detail: str | None = None
 
@@ -149,6 +154,8 @@ def _request_as_text(line: RequestLine) -> bytes:
         text += f" (upstream {line.upstream_ms:.1f} ms)"
     if line.replayed:
         text += " replayed after a 401"
+    if line.upstream_status is not None:
+        text += f" upstream answered {line.upstream_status}"
     if line.error is not None:
         text += f" {line.outcome}: {line.detail or line.error}"
     return text.encode() + b"\n"

@@ -40,7 +40,7 @@ class Timeouts(Protocol):
 class Exchange:
     """One request written to upstream and its response read back; whoever holds it calls `release` at the end."""
 
-    __slots__ = ("_connection", "_failure", "_headed", "_more", "_upload", "response", "sent_whole")
+    __slots__ = ("_connection", "_failure", "_headed", "_more", "_upload", "kept", "response", "sent_whole")
 
     def __init__(self, connection: Connection, *, head_only: bool) -> None:
         self._connection = connection
@@ -49,6 +49,8 @@ class Exchange:
         self._upload: asyncio.Task[None] | None = None
         self._failure: ProxyError | None = None
         self.response = Response(head_only=head_only)
+        self.kept = connection.exchanges > 0
+        """The connection was kept from an earlier exchange: upstream may have closed it in the meantime."""
         self.sent_whole = False
         """The last byte of the request was handed over: upstream may act on it."""
 
@@ -184,6 +186,8 @@ class Connection(asyncio.Protocol):
         """`on_free` is called at the end of each exchange, whether the connection is still open or not."""
         self.loop = asyncio.get_running_loop()
         self.closed = False
+        self.exchanges = 0
+        """How many have ended."""
         self._timeouts = timeouts
         self._on_free = on_free
         self._exchange: Exchange | None = None
@@ -206,6 +210,7 @@ class Connection(asyncio.Protocol):
         if self._exchange is not exchange:
             return
         self._exchange = None
+        self.exchanges += 1
         if not exchange.reusable:
             self.close()
         self._on_free(self)

@@ -28,10 +28,11 @@ class Pool:
         self._idle: deque[Connection] = deque()  # the longest idle on the left
         self._busy: set[Connection] = set()
 
-    async def begin(self, *, head_only: bool = False) -> Exchange:
+    async def begin(self, *, head_only: bool = False, fresh: bool = False) -> Exchange:
         """Return an exchange on an open connection, of which nothing is written yet; whoever holds it releases it.
 
-        `head_only` tells that the answer has no body, as the answer to HEAD. Raises `CannotConnect` or `Overloaded`.
+        `head_only` tells that the answer has no body, as the answer to HEAD; `fresh` asks for a connection that was not
+        kept from before. Raises `CannotConnect` or `Overloaded`.
         """
         if self._slots.locked():
             with self._waiting:
@@ -39,7 +40,7 @@ class Pool:
         else:
             await self._slots.acquire()
         try:
-            connection = self._rested() or await self._fresh()
+            connection = (None if fresh else self._rested()) or await self._fresh()
         except BaseException:
             self._slots.release()
             raise

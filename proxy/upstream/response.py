@@ -32,6 +32,7 @@ class Response:
         "_head_only",
         "_parser",
         "_pieces",
+        "begun",
         "buffered",
         "ended",
         "excess",
@@ -58,6 +59,8 @@ class Response:
         """The `Content-Length`, where there is one."""
         self.buffered = 0
         """Bytes of the body that `take` would give."""
+        self.begun = False
+        """A byte has arrived."""
         self.headed = False
         """The head has arrived whole."""
         self.ended = False
@@ -69,6 +72,7 @@ class Response:
 
     def feed(self, data: bytes) -> None:
         """Take what upstream sent; raises `MalformedAnswer`."""
+        self.begun = True
         if self._parser is None:
             self.excess = True
             return
