@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING
 
-from proxy.errors import CannotConnect
+from proxy.errors import CannotConnect, ConnectionLost
 from proxy.upstream.connection import Connection, Exchange, Timeouts
 
 if TYPE_CHECKING:
@@ -73,4 +73,4 @@ class Pool:
     def close(self) -> None:
         """Close every connection, those with an exchange under way too."""
         for connection in (*self._idle, *self._busy):
-            connection.close()
+            connection.fail(ConnectionLost("the sidecar stopped before the answer was whole"))

@@ -55,8 +55,10 @@ async def test_a_request_that_takes_longer_than_the_drain_is_cut(fake: Fake, tmp
             await fake.reached(requests=1)
             assert proxy.process.stop() == 0
             assert caller.recv(1000) == b""
-        (line,) = (event for event in proxy.process.events if event["event"] == "request")
-        assert line["outcome"] == "unknown"
+        left, heard = (event for event in proxy.process.events if event["event"] == "request")
+        assert (left["error"], left["outcome"]) == ("caller-gone", "unknown")
+        assert heard["request_id"] == left["request_id"]
+        assert heard["detail"] == "the sidecar stopped before the answer was whole"
 
 
 def test_wrong_usage() -> None:
