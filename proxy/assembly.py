@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING
 
 from proxy.config import read_credentials, read_secret
 from proxy.errors import ConfigError
-from proxy.forward import Api, Forward, HeldBytes, Holder
+from proxy.forward import Api, Apis, Forward, HeldBytes, Holder, Trail
 from proxy.guard import Guard
 from proxy.listener import Listener
 from proxy.tokens import Login, MemoryStore, Refresher, Schedule, TokenKey, system_clock
-from proxy.upstream import Dialler, Pool, trust
+from proxy.upstream import Dialler, Pool, egress_from, trust
 from proxy.waiting import WaitingRoom
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from proxy.config import Api as ApiConfig
-    from proxy.config import Config, HttpUrl, Origin
+    from proxy.config import Config, Credentials, EgressProxy, HttpUrl, Origin
     from proxy.config import Listener as ListenerConfig
     from proxy.observe import AccessLog
 
@@ -64,10 +64,10 @@ class Assembly:
         forward = Forward(
             str(listener.bind),
             guard,
-            apis,
+            Apis(apis, absent),
             self._holder,
             self._access_log,
-            absent=absent,
+            trail=Trail(listener.via, listener.forwarded) if listener.via or listener.forwarded != "none" else None,
             stand_in=listener.token_endpoint == "stub",  # noqa: S105 - a choice
         )
         return Listener(listener.bind, forward)
@@ -76,10 +76,12 @@ class Assembly:
         tls = self._tls(name, api.ca_file)
         if name not in self.pools:
             timeouts, limits = self._config.timeouts, self._config.limits
-            dial = Dialler(url.host, url.port, tls if url.ssl else None, timeouts.connect)
+            dial = Dialler(url.host, url.port, tls if url.ssl else None, timeouts.connect, self._egress(api, url))
             self.pools[name] = Pool(dial, timeouts, limits.connections, self._waiting)
         if (account, name) not in self.refreshers:
-            self.refreshers[account, name] = self._refresher(account, name, token_url, tls)
+            egress = self._egress(api, token_url.origin)
+            login = Login(str(token_url), self._credentials(account), tls, self._config.timeouts.login, egress)
+            self.refreshers[account, name] = self._refresher(account, name, token_url, login)
         return Api(
             name=name,
             prefix=api.prefix,
@@ -89,14 +91,17 @@ class Assembly:
             pool=self.pools[name],
         )
 
-    def _refresher(self, account: str, name: str, token_url: HttpUrl, tls: ssl.SSLContext) -> Refresher:
+    def _credentials(self, account: str) -> Callable[[], Credentials]:
+        return lambda: read_credentials(self._config.accounts[account], self._env, account)
+
+    def _egress(self, api: ApiConfig, to: Origin) -> EgressProxy | None:
+        """Return the proxy to go through; plain HTTP is for loopback alone and goes through none."""
+        if not to.ssl or api.proxy is not None or not api.trust_env:
+            return api.proxy if to.ssl else None
+        return egress_from(self._env, to.host)
+
+    def _refresher(self, account: str, name: str, token_url: HttpUrl, login: Login) -> Refresher:
         config = self._config
-        login = Login(
-            str(token_url),
-            lambda: read_credentials(config.accounts[account], self._env, account),
-            tls,
-            config.timeouts.login,
-        )
         return Refresher(
             TokenKey(config.environment, account, name, str(token_url)),
             login,

@@ -288,6 +288,13 @@ class ConnectionRefused(CannotConnect):
     proxy_status = "connection_refused"
 
 
+class EgressRefused(CannotConnect):
+    """The egress proxy made no tunnel."""
+
+    name = "egress-proxy-refused"
+    proxy_status = "http_request_denied"
+
+
 class TlsFailed(CannotConnect):
     """The TLS handshake failed."""
 

@@ -7,7 +7,7 @@ from proxy.config.model import Account, Admin, Api, Config, Drain, Limits, Liste
 from proxy.config.schema import json_schema
 from proxy.config.secret import Secret
 from proxy.config.show import redacted
-from proxy.config.values import Bind, Duration, HttpUrl, Origin, Size
+from proxy.config.values import Bind, Duration, EgressProxy, HttpUrl, Origin, Size
 
 __all__ = [
     "Account",
@@ -18,6 +18,7 @@ __all__ = [
     "Credentials",
     "Drain",
     "Duration",
+    "EgressProxy",
     "HttpUrl",
     "Limits",
     "Listener",

@@ -7,7 +7,7 @@ import msgspec
 from msgspec import Meta
 
 from proxy.config.secret import Secret
-from proxy.config.values import Bind, Duration, HttpUrl, Origin, Size
+from proxy.config.values import Bind, Duration, EgressProxy, HttpUrl, Origin, Size
 
 T = TypeVar("T")
 
@@ -20,7 +20,6 @@ Prefix = Annotated[
         extra={"expected": "a path that begins and ends with /, such as /api/"},
     ),
 ]
-Nothing = Annotated[None, Meta(extra={"expected": "null (an egress proxy cannot be set in this version)"})]
 Store = Annotated[
     str, Meta(pattern="^memory$", extra={"expected": "memory (stores that replicas share are not in this version)"})
 ]
@@ -65,6 +64,13 @@ class Listener(_Section, frozen=True, kw_only=True):
         tuple[Text, ...], Meta(description="Requests that are let through, such as `GET /api/*`; none means all.")
     ] = ()
     expose: Annotated[bool, Meta(description="Lets other machines in without a caller token.")] = False
+    via: Annotated[bool, Meta(description="Adds `Via` to requests.")] = False
+    forwarded: Annotated[
+        Literal["none", "forwarded", "x-forwarded"],
+        Meta(
+            description="Tells upstream of the caller: in `Forwarded`, or in `X-Forwarded-For`, `-Host` and `-Proto`."
+        ),
+    ] = "none"
     token_endpoint: Annotated[
         Literal["stub", "deny"], Meta(description="What POST /api/token gets: a stand-in token, or 403.")
     ] = "stub"  # noqa: S105 - a choice, no password
@@ -86,13 +92,16 @@ class Api(_Section, frozen=True, kw_only=True):
     url: Annotated[Origin | None, Meta(description="Where its requests go; defaults from the environment.")] = None
     token_url: Annotated[HttpUrl | None, Meta(description="Where its logins go; defaults from the environment.")] = None
     ca_file: Annotated[Text | None, Meta(description="Certificate authorities trusted instead of the system's.")] = None
-    proxy: Annotated[Nothing, Meta(description="An egress proxy; not in this version.")] = None
+    proxy: Annotated[EgressProxy | None, Meta(description="An HTTP proxy on the way out, asked to CONNECT.")] = None
+    trust_env: Annotated[
+        bool, Meta(description="Takes the egress proxy from HTTPS_PROXY and NO_PROXY where `proxy` is not set.")
+    ] = False
 
 
 class Tokens(_Section, frozen=True, kw_only=True):
     """How tokens are kept."""
 
-    refresh_every: Annotated[Duration, Meta(description="The longest time that a token is used.")] = _default(
+    refresh_every: Annotated[Duration, Meta(description="A token is replaced after this time at the latest.")] = _default(
         Duration.parse("12h")
     )
     store: Annotated[Store, Meta(description="Where tokens are kept.")] = "memory"
@@ -104,13 +113,13 @@ class Timeouts(_Section, frozen=True, kw_only=True):
     connect: Annotated[Duration, Meta(description="For a connection.")] = _default(Duration.parse("5s"))
     login: Annotated[Duration, Meta(description="For the answer to a login.")] = _default(Duration.parse("15s"))
     response: Annotated[Duration, Meta(description="For an answer to begin.")] = _default(Duration.parse("180s"))
-    idle: Annotated[Duration, Meta(description="For the next byte of an answer.")] = _default(Duration.parse("60s"))
+    idle: Annotated[Duration, Meta(description="For the next byte of a body, either way.")] = _default(Duration.parse("60s"))
 
 
 class Limits(_Section, frozen=True, kw_only=True):
     """How much may be under way at a time."""
 
-    connections: Annotated[int, Meta(ge=1, description="Connections to one Invoisys server.")] = 100
+    connections: Annotated[int, Meta(ge=1, description="Exchanges with one API at a time.")] = 100
     waiting: Annotated[int, Meta(ge=1, description="Requests that may wait; the next one is answered 503.")] = 1000
     replay_body: Annotated[Size, Meta(description="The largest body that is held for a replay.", extra=MAY_BE_ZERO)] = (
         _default(Size.parse("4MiB"))

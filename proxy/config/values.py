@@ -11,6 +11,9 @@ import re
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import ClassVar, Self
+from urllib.parse import unquote
+
+from proxy.config.secret import Secret
 
 _NAME = r"[A-Za-z0-9_](?:[A-Za-z0-9._-]*[A-Za-z0-9_])?"
 _HOST = rf"{_NAME}|\[[0-9A-Fa-f:.]+\]"
@@ -159,6 +162,29 @@ class HttpUrl:
 
     def __str__(self) -> str:
         return f"{self.origin}{self.target}"
+
+
+@dataclass(frozen=True, slots=True)
+class EgressProxy:
+    """An HTTP proxy on the way out, asked to CONNECT; `credentials` are `user:password`, and never shown."""
+
+    pattern: ClassVar[str] = rf"^http://(?:([^:@/?#]+:[^@/?#]*)@)?({_HOST})(?::([0-9]{{1,5}}))?/?$"
+
+    host: str
+    port: int
+    credentials: Secret | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read `http://host:port` or `http://user:password@host:port`; what is in the way may be percent-encoded."""
+        found = re.fullmatch(cls.pattern, text)
+        if not found or not _is_host(found[2]) or not 0 < int(found[3] or 1) <= _LAST_PORT:
+            raise ValueError("a proxy such as http://host:3128 or http://user:password@host:3128")
+        credentials = Secret(unquote(found[1])) if found[1] else None
+        return cls(found[2].lower().strip("[]"), int(found[3]) if found[3] else _default_port("http"), credentials)
+
+    def __str__(self) -> str:
+        return f"http://{'***@' if self.credentials else ''}{_bracketed(self.host)}:{self.port}"
 
 
 def _match(pattern: str, text: str, expected: str) -> re.Match[str]:

@@ -2,8 +2,9 @@
 
 from proxy.forward.answer import Answer
 from proxy.forward.body import HeldBytes, Holder
-from proxy.forward.call import Api
+from proxy.forward.call import Api, Apis
 from proxy.forward.forward import Forward
+from proxy.forward.headers import Trail
 from proxy.forward.target import ascii_line
 
-__all__ = ["Answer", "Api", "Forward", "HeldBytes", "Holder", "ascii_line"]
+__all__ = ["Answer", "Api", "Apis", "Forward", "HeldBytes", "Holder", "Trail", "ascii_line"]

@@ -6,11 +6,13 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self, cast
 
-from proxy.errors import ConnectionLost, Outcome
-from proxy.forward.headers import request_head
+from proxy.errors import CannotConnect, ConnectionLost, LoginError, NoSuchApi, Outcome, Overloaded
+from proxy.forward.headers import Sent, request_head
 from proxy.forward.target import raw_target
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from aiohttp import web
 
     from proxy.forward.body import Body
@@ -34,65 +36,106 @@ class Api:
     pool: Pool
 
 
+class Apis:
+    """Which API a request is for, by the beginning of its path."""
+
+    def __init__(self, apis: Sequence[Api], absent: Mapping[str, str] | None = None) -> None:
+        """`absent` explains, by prefix, why an API is not there."""
+        self._apis = apis
+        self._absent = absent or {}
+
+    def find(self, target: str) -> Api:
+        """Return the API that a target is for; raises `NoSuchApi`."""
+        for api in self._apis:
+            if target.startswith(api.prefix):
+                return api
+        for prefix, why in self._absent.items():
+            if target.startswith(prefix):
+                raise NoSuchApi(why)
+        prefixes = ", ".join(api.prefix for api in self._apis)
+        raise NoSuchApi(f"the paths of the configured APIs begin with {prefixes}")
+
+
 class Call:
     """A request that has passed the guard. It holds at most one exchange, from `send` to the end of the context."""
 
-    def __init__(self, request: web.BaseRequest, api: Api, body: Body, line: RequestLine) -> None:
+    def __init__(self, request: web.BaseRequest, api: Api, body: Body, line: RequestLine, trail: bytes = b"") -> None:
+        """`trail` are field lines that tell upstream of the way so far."""
+        self._trail = trail
         self.request = request
         self.api = api
         self.body = body
         self.line = line
+        self._token: Token | None = None
         self._exchange: Exchange | None = None
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._exchange is not None:
-            self._exchange.release()
+        self.release()
 
     @property
     def exchange(self) -> Exchange:
         """The one that `send` made last."""
         return cast("Exchange", self._exchange)
 
-    async def send(self, token: Token) -> None:
+    @property
+    def token(self) -> Token:
+        """The one that `send` sent last."""
+        return cast("Token", self._token)
+
+    async def send(self) -> None:
         """Send the request, once, and return when the head of the answer is there.
 
         The one thing that is sent again is a GET or HEAD on a connection that was kept from before and ended without a
         byte of answer: upstream had closed it, and reading twice does no harm.
 
-        Raises what `Pool.begin` and `Exchange.send` raise; the first of them while nothing is sent.
+        Raises `CannotConnect`, `Overloaded` and `LoginError` while nothing is sent, then what `Exchange.send` raises.
         """
-        request, body = self.request, self.body
+        try:
+            await self._send()
+        except ConnectionLost as lost:
+            if not self._was_stale():
+                raise
+            try:
+                await self._send(fresh=True)
+            except (CannotConnect, Overloaded, LoginError):
+                raise lost from None  # the first time, something was sent
+            self.line.resent = True
+
+    async def _send(self, *, fresh: bool = False) -> None:
+        self.release()
+        request = self.request
+        exchange = await self.api.pool.begin(head_only=request.method == "HEAD", fresh=fresh)
+        try:
+            self._token = (
+                await self.api.refresher.token()
+            )  # the one before may have expired in the wait for a connection
+        except BaseException:
+            exchange.release()
+            raise
+        self._exchange = exchange
         head = request_head(
             request.method.encode(),
             raw_target(request.raw_path),
             request.raw_headers,
-            authority=self.api.authority,
-            authorization=token.authorization,
-            framing=body.framing,
+            Sent(self.api.authority, self._token.authorization, self.body.framing, self._trail),
         )
-        try:
-            await self._send(head)
-        except ConnectionLost:
-            if request.method not in ("GET", "HEAD") or not body.replayable or not self._was_stale():
-                raise
-            self.line.resent = True
-            await self._send(head, fresh=True)
-
-    async def _send(self, head: bytes, *, fresh: bool = False) -> None:
-        if self._exchange is not None:
-            self._exchange.release()
-        self._exchange = await self.api.pool.begin(head_only=self.request.method == "HEAD", fresh=fresh)
         started = time.perf_counter()
         self.line.outcome = Outcome.UNKNOWN  # from here on, until there is an answer
-        await self._exchange.send(head, self.body.wire)
+        await exchange.send(head, self.body.wire)
         self.line.outcome = Outcome.ANSWERED
         self.line.upstream_ms = round((time.perf_counter() - started) * 1000, 3)
 
+    def release(self) -> None:
+        """Give the connection back; an answer that was read whole can still be passed on."""
+        if self._exchange is not None:
+            self._exchange.release()
+
     def _was_stale(self) -> bool:
-        return self._exchange is not None and self._exchange.kept and not self._exchange.response.begun
+        may_repeat = self.request.method in ("GET", "HEAD") and self.body.replayable
+        return may_repeat and self.exchange.kept and not self.exchange.response.begun
 
     def take_write_under_way(self) -> Exchange | None:
         """Return the exchange of a write that was sent whole and is not answered to the end; it is the taker's then.

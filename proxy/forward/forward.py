@@ -17,27 +17,25 @@ from proxy.errors import (
     Forbidden,
     InternalError,
     LoginError,
-    NoSuchApi,
     Outcome,
     Overloaded,
     ProxyError,
 )
 from proxy.forward.answer import Answer, CallerGone
-from proxy.forward.call import Api, Call
+from proxy.forward.call import Call
 from proxy.forward.problem import STAND_IN_TOKEN
 from proxy.forward.target import is_token_path, masked
 from proxy.guard import check_size
 from proxy.observe import RequestLine
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from aiohttp import web
 
-    from proxy.forward.body import Holder
+    from proxy.forward.body import Body, Holder
+    from proxy.forward.call import Api, Apis
+    from proxy.forward.headers import Trail
     from proxy.guard import Guard
     from proxy.observe import AccessLog
-    from proxy.tokens import Token
     from proxy.upstream import Exchange
 
 log = logging.getLogger(__name__)
@@ -54,18 +52,18 @@ class Forward:
         self,
         listener: str,
         guard: Guard,
-        apis: Sequence[Api],
+        apis: Apis,
         holder: Holder,
         access_log: AccessLog,
         *,
-        absent: dict[str, str] | None = None,
+        trail: Trail | None = None,
         stand_in: bool = True,
     ) -> None:
-        """`absent` explains, by prefix, why an API is not there; `stand_in` has the token endpoint answered."""
+        """`trail` is what upstream is told of the way so far; `stand_in` has the token endpoint answered."""
         self._listener = listener
         self._guard = guard
         self._apis = apis
-        self._absent = absent or {}
+        self._trail = trail
         self._holder = holder
         self._access_log = access_log
         self._stand_in = stand_in
@@ -114,17 +112,17 @@ class Forward:
         if request.method == "POST" and is_token_path(request.raw_path):
             self._answer_login(answer)
             return
-        api = self._api_for(request.raw_path)
+        api = self._apis.find(request.raw_path)
         line.api = api.name
         if request.headers.get("Expect", "").lower() == "100-continue":
             await api.refresher.token()
             answer.go_on()
-        with await self._holder.read(request) as body, Call(request, api, body, line) as call:
+        with await self._holder.read(request) as body, self._call(request, api, body, line) as call:
             try:
-                token = await api.refresher.token()
-                await call.send(token)
+                await api.refresher.token()
+                await call.send()
                 if call.exchange.response.status == _UNAUTHORIZED:
-                    await self._replay(call, token)
+                    await self._replay(call)
                 if self.closing:
                     answer.close_after()
                 await answer.relay(call.exchange, api.origin)
@@ -132,22 +130,26 @@ class Forward:
                 self._hear_out(call)
                 raise
 
-    async def _replay(self, call: Call, token: Token) -> None:
+    def _call(self, request: web.BaseRequest, api: Api, body: Body, line: RequestLine) -> Call:
+        if self._trail is None:
+            return Call(request, api, body, line)
+        return Call(request, api, body, line, self._trail.lines(request.remote, request.headers.get("Host", "")))
+
+    async def _replay(self, call: Call) -> None:
         """Renew the token that upstream answered 401 to, and send the request once more.
 
         A 401 is decided before a document is processed, so the second exchange cannot issue it twice. Where there is
         no second exchange, the 401 is upstream's last word and is passed on.
         """
-        refresher, rejected = call.api.refresher, call.exchange
+        refresher, rejected, token = call.api.refresher, call.exchange, call.token
         if not call.body.replayable or not await rejected.settle(_LARGEST_HELD_401):
             refresher.reject(token)
             return
         rejected.release()
         try:
-            renewed = await refresher.renew(token)
-            if renewed is not None:
+            if await refresher.renew(token):
                 call.line.replayed = True
-                await call.send(renewed)
+                await call.send()
         except (LoginError, Overloaded, CannotConnect):
             call.line.replayed = False  # nothing more was sent
 
@@ -187,16 +189,6 @@ class Forward:
         if self._in_flight:
             self._emptied = asyncio.Event()
             await self._emptied.wait()
-
-    def _api_for(self, target: str) -> Api:
-        for api in self._apis:
-            if target.startswith(api.prefix):
-                return api
-        for prefix, why in self._absent.items():
-            if target.startswith(prefix):
-                raise NoSuchApi(why)
-        prefixes = ", ".join(api.prefix for api in self._apis)
-        raise NoSuchApi(f"the paths of the configured APIs begin with {prefixes}")
 
     def _answer_login(self, answer: Answer) -> None:
         if not self._stand_in:

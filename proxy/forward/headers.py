@@ -6,7 +6,8 @@ body, and who the request is for and from.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -44,25 +45,51 @@ class Framing(NamedTuple):
     chunked: bool = False
 
 
-def request_head(
-    method: bytes, target: bytes, fields: Sequence[Field], *, authority: bytes, authorization: bytes, framing: Framing
-) -> bytes:
+@dataclass(frozen=True, slots=True)
+class Trail:
+    """What is told upstream of the way that a request took; nothing, unless a listener is configured to."""
+
+    via: bool = False
+    forwarded: Literal["none", "forwarded", "x-forwarded"] = "none"
+
+    def lines(self, caller: str | None, host: str) -> bytes:
+        """Return the field lines for a request from an address, to a Host of ours (RFC 7239; RFC 9110, 7.6.3)."""
+        lines = ""
+        if self.forwarded == "forwarded":
+            node = "unknown" if caller is None else f'"[{caller}]"' if ":" in caller else caller
+            lines = f'Forwarded: for={node};host="{host}";proto=http\r\n'
+        elif self.forwarded == "x-forwarded":
+            known = "" if caller is None else f"X-Forwarded-For: {caller}\r\n"
+            lines = f"{known}X-Forwarded-Host: {host}\r\nX-Forwarded-Proto: http\r\n"
+        return (lines + "Via: 1.1 invoisys-proxy\r\n" * self.via).encode("ascii")
+
+
+class Sent(NamedTuple):
+    """What the sidecar says itself in the head of a request."""
+
+    authority: bytes
+    authorization: bytes
+    framing: Framing
+    trail: bytes = b""
+
+
+def request_head(method: bytes, target: bytes, fields: Sequence[Field], sent: Sent) -> bytes:
     """Return the head of a request to upstream.
 
-    Host, length and `authorization` stand where the caller put its own, else Host first and the others last.
+    Host, length and authorization stand where the caller put its own, else Host first and the others last.
     """
-    ours = {b"host": authority, b"authorization": authorization}
-    if framing.length is not None:
-        ours[b"content-length"] = b"%d" % framing.length
+    ours = {b"host": sent.authority, b"authorization": sent.authorization}
+    if sent.framing.length is not None:
+        ours[b"content-length"] = b"%d" % sent.framing.length
     lines = _field_lines(fields, _NOT_FOR_UPSTREAM, ours)
-    host = b"Host: %b\r\n" % ours[b"host"] if b"host" in ours else b""
+    host = b"Host: %b\r\n" % sent.authority if b"host" in ours else b""
     if b"authorization" in ours:
-        lines += (b"Authorization: ", authorization, b"\r\n")
+        lines.append(b"Authorization: %b\r\n" % sent.authorization)
     if b"content-length" in ours:
-        lines += (b"Content-Length: ", ours[b"content-length"], b"\r\n")
-    elif framing.chunked:
+        lines.append(b"Content-Length: %b\r\n" % ours[b"content-length"])
+    elif sent.framing.chunked:
         lines.append(b"Transfer-Encoding: chunked\r\n")
-    return b"%b %b HTTP/1.1\r\n%b%b\r\n" % (method, target, host, b"".join(lines))
+    return b"%b %b HTTP/1.1\r\n%b%b%b\r\n" % (method, target, host, b"".join(lines), sent.trail)
 
 
 def answer_head(status: int, reason: bytes, fields: Sequence[Field], *, origin: bytes, hop: bytes) -> bytes:

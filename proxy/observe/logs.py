@@ -87,15 +87,17 @@ class Lines:
 
 
 class AccessLog:
-    """Writes a line for each request."""
+    """Writes a line for each request, unless only warnings are asked for."""
 
-    def __init__(self, lines: Lines, form: Callable[[RequestLine], bytes]) -> None:
+    def __init__(self, lines: Lines, form: Callable[[RequestLine], bytes], *, enabled: bool = True) -> None:
         self._lines = lines
         self._form = form
+        self._enabled = enabled
 
     def write(self, line: RequestLine) -> None:
         """Write one line, soon."""
-        self._lines.add_soon(self._form(line))
+        if self._enabled:
+            self._lines.add_soon(self._form(line))
 
     def flush(self) -> None:
         """Write what waits."""
@@ -109,8 +111,10 @@ def set_up(level: str, form: Literal["json", "text"], stream: BinaryIO) -> Acces
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
-    logging.getLogger("proxy").setLevel(level.upper())
-    return AccessLog(lines, _request_as_json if form == "json" else _request_as_text)
+    ours = logging.getLogger("proxy")
+    ours.setLevel(level.upper())
+    form_request = _request_as_json if form == "json" else _request_as_text
+    return AccessLog(lines, form_request, enabled=ours.isEnabledFor(logging.INFO))
 
 
 class _Handler(logging.Handler):

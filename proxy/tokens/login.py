@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Mapping
 
-    from proxy.config import Credentials
+    from proxy.config import Credentials, EgressProxy
 
 log = logging.getLogger(__name__)
 
@@ -140,13 +140,20 @@ class Login:
     """How one account logs in to one API."""
 
     def __init__(
-        self, url: str, credentials: Callable[[], Credentials], tls: ssl.SSLContext | None, limit: float
+        self,
+        url: str,
+        credentials: Callable[[], Credentials],
+        tls: ssl.SSLContext | None,
+        limit: float,
+        egress: EgressProxy | None = None,
     ) -> None:
         """`credentials` is asked anew for every login; `limit` in seconds bounds the whole of one."""
         self._url = url
         self._credentials = credentials
         self._tls = tls
         self._limit = limit
+        self._proxy = None if egress is None else f"http://{egress.host}:{egress.port}"
+        self._proxy_auth = _basic(egress)
 
     async def __call__(self) -> Grant:
         """Log in once; raises `LoginError`."""
@@ -186,6 +193,8 @@ class Login:
                 },
                 headers={"Accept": "application/json"},
                 allow_redirects=False,
+                proxy=self._proxy,
+                proxy_auth=self._proxy_auth,
             ) as response,
         ):
             body = await response.content.read(_LARGEST_ANSWER)
@@ -194,15 +203,27 @@ class Login:
             return Answer(response.status, response.headers, body)
 
 
+def _basic(egress: EgressProxy | None) -> aiohttp.BasicAuth | None:
+    if egress is None or egress.credentials is None:
+        return None
+    user, _, password = egress.credentials.reveal().partition(":")
+    return aiohttp.BasicAuth(user, password, "utf-8")
+
+
+_CAUSES = (
+    (aiohttp.ClientHttpProxyError, "the egress proxy refused the tunnel"),
+    (aiohttp.ClientProxyConnectionError, "the egress proxy could not be reached"),
+    (aiohttp.ClientConnectorDNSError, "its name could not be resolved"),
+    (aiohttp.ClientConnectorCertificateError, "its certificate was rejected"),
+    (aiohttp.ClientSSLError, "the TLS handshake failed"),
+)
+
+
 def _cause(error: Exception) -> str:
-    match error:
-        case aiohttp.ClientConnectorDNSError():
-            return "its name could not be resolved"
-        case aiohttp.ClientConnectorCertificateError():
-            return "its certificate was rejected"
-        case aiohttp.ClientSSLError():
-            return "the TLS handshake failed"
-        case aiohttp.ClientConnectorError():
-            return error.strerror or "the connection failed"
-        case _:
-            return "the connection broke off"
+    """Say in words what went wrong; the library's own would quote addresses and credentials of a proxy."""
+    for kind, cause in _CAUSES:
+        if isinstance(error, kind):
+            return cause
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return error.strerror or "the connection failed"
+    return "the connection broke off"

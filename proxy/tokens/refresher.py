@@ -78,12 +78,15 @@ class Refresher:
             return cast("Token", self._token)
         raise LoginError("the token from the login could not be used any more", retry_after=1)
 
-    async def renew(self, rejected: Token) -> Token | None:
-        """Return a token newer than the one that upstream answered 401 to; none where no login may be made for it.
+    async def renew(self, rejected: Token) -> bool:
+        """Wait for a token newer than the one that upstream answered 401 to; false where no login may be made for it.
 
         Raises as `token` does.
         """
-        return await self.token() if self.reject(rejected) else None
+        if not self.reject(rejected):
+            return False
+        await self.token()
+        return True
 
     def reject(self, rejected: Token) -> bool:
         """Have a rejected token replaced, without waiting; tell whether it was, is being or will be.

@@ -40,7 +40,7 @@ class Timeouts(Protocol):
 class Exchange:
     """One request written to upstream and its response read back; whoever holds it calls `release` at the end."""
 
-    __slots__ = ("_connection", "_failure", "_headed", "_more", "_upload", "kept", "response", "sent_whole")
+    __slots__ = ("_begun", "_connection", "_failure", "_headed", "_more", "_upload", "kept", "response", "sent_whole")
 
     def __init__(self, connection: Connection, *, head_only: bool) -> None:
         self._connection = connection
@@ -51,6 +51,7 @@ class Exchange:
         self.response = Response(head_only=head_only)
         self.kept = connection.exchanges > 0
         """The connection was kept from an earlier exchange: upstream may have closed it in the meantime."""
+        self._begun = False
         self.sent_whole = False
         """The last byte of the request was handed over: upstream may act on it."""
 
@@ -59,6 +60,7 @@ class Exchange:
 
         Raises `ConnectionLost`, `MalformedAnswer` or `AnswerTimedOut`, and what iterating over the body raises.
         """
+        self._begun = True
         if isinstance(body, bytes) and len(body) <= _ONE_WRITE:
             self._connection.write(head + body)
             self._sent()
@@ -103,6 +105,8 @@ class Exchange:
     def reusable(self) -> bool:
         """Whether request and answer ended where they should, so that the connection may carry another exchange."""
         response = self.response
+        if not self._begun:
+            return True
         return response.ended and self.sent_whole and response.keep_alive and not response.excess
 
     # --- The request ----------------------------------------------------------------------------------------------

@@ -18,9 +18,12 @@ from proxy.errors import (
     NameNotResolved,
     TlsFailed,
 )
+from proxy.upstream.egress import tunnel
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from proxy.config import EgressProxy
 
 P = TypeVar("P", bound=asyncio.Protocol)
 
@@ -47,6 +50,8 @@ class Dialler:
     port: int
     tls: ssl.SSLContext | None
     timeout: float
+    egress: EgressProxy | None = None
+    """The proxy to go through; for TLS alone, so that it never sees a token."""
 
     async def __call__(self, make_protocol: Callable[[], P]) -> P:
         """Return a new connection's protocol; raises `CannotConnect`, by the step that failed."""
@@ -54,17 +59,23 @@ class Dialler:
             async with asyncio.timeout(self.timeout):
                 return await self._connect(make_protocol)
         except TimeoutError:
-            raise ConnectTimedOut(f"no connection to {self.host}:{self.port} within {self.timeout:g} s") from None
+            raise ConnectTimedOut(f"no connection to {self._first_hop()} within {self.timeout:g} s") from None
         except OSError as error:
             raise self._failure(error) from None
 
+    def _first_hop(self) -> str:
+        return f"{self.host}:{self.port}" if self.egress is None else f"the egress proxy {self.egress}"
+
     async def _connect(self, make_protocol: Callable[[], P]) -> P:
         loop = asyncio.get_running_loop()
-        addresses = await loop.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
+        hop = self.egress or self
+        addresses = await loop.getaddrinfo(hop.host, hop.port, type=socket.SOCK_STREAM)
         connected = await aiohappyeyeballs.start_connection(
             addresses, happy_eyeballs_delay=_NEXT_ADDRESS_AFTER, interleave=1, loop=loop
         )
         try:
+            if self.egress is not None:
+                await tunnel(connected, self.egress, self.host, self.port)
             _, protocol = await loop.create_connection(
                 make_protocol, sock=connected, ssl=self.tls, server_hostname=self.host if self.tls else None
             )
@@ -74,15 +85,15 @@ class Dialler:
         return protocol
 
     def _failure(self, error: OSError) -> CannotConnect:
-        where = f"{self.host}:{self.port}"
+        where, hop = f"{self.host}:{self.port}", self._first_hop()
         match error:
             case socket.gaierror():
-                return NameNotResolved(f"the name {self.host} could not be resolved: {error.strerror}")
+                return NameNotResolved(f"the name of {hop} could not be resolved: {error.strerror}")
             case ssl.SSLCertVerificationError():
                 return CertificateRejected(f"the certificate of {where} was rejected: {error.verify_message}")
             case ssl.SSLError():
                 return TlsFailed(f"the TLS handshake with {where} failed: {error.reason}")
             case ConnectionRefusedError():
-                return ConnectionRefused(f"{where} refused the connection")
+                return ConnectionRefused(f"{hop} refused the connection")
             case _:
-                return CannotConnect(f"no connection to {where}: {error.strerror or type(error).__name__}")
+                return CannotConnect(f"no connection to {hop}: {error.strerror or type(error).__name__}")

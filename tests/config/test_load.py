@@ -99,7 +99,7 @@ listeners:
     expos: true
   - 3
 apis:
-  2.0: {prefix: /v1, proxy: http://a}
+  2.0: {prefix: /v1, proxy: http://u:hunter2@a:x}
   2.1: {}
 tokens: {store: redis://host/0}
 timeouts: {connect: 30, login: 0s, response: [1], idle: soon}
@@ -130,8 +130,8 @@ colour: blue
         'config.yaml:10:3: apis."2.1": unknown key; did you mean 2.0?',
         'config.yaml:9:17: apis."2.0".prefix: expected a path that begins and ends with /, such as /api/, found "/v1"',
         (
-            'config.yaml:9:29: apis."2.0".proxy: expected null (an egress proxy cannot be set in this version), '
-            'found "http://a"'
+            'config.yaml:9:29: apis."2.0".proxy: expected a proxy such as http://host:3128 or '
+            'http://user:password@host:3128, found "http://***@a:x"'
         ),
         (
             "config.yaml:11:17: tokens.store: expected memory (stores that replicas share are not in this version), "
@@ -238,6 +238,24 @@ def test_the_password_in_a_url_is_not_shown(refuse: Refuse, url: str) -> None:
     assert "ter2" not in fault
 
 
+def test_the_password_of_an_egress_proxy_is_not_shown(accept: Load) -> None:
+    config = accept("apis: {2.0: {proxy: 'http://user:hun%40ter2@proxy.example:3128'}}")
+    egress = config.apis["2.0"].proxy
+    assert egress is not None
+    assert egress.credentials is not None
+    assert egress.credentials.reveal() == "user:hun@ter2"
+    assert (egress.host, egress.port, str(egress)) == ("proxy.example", 3128, "http://***@proxy.example:3128")
+    assert "ter2" not in redacted(config) + repr(config)
+
+
+@pytest.mark.parametrize(
+    "url", ["https://a:1", "socks5://a:1", "http://a:0", "http://a:1/path", "http://[::x]:1", "a:1"]
+)
+def test_what_is_no_egress_proxy(refuse: Refuse, url: str) -> None:
+    (fault,) = refuse(f"apis: {{2.0: {{proxy: '{url}'}}}}")
+    assert "expected a proxy such as http://host:3128" in fault
+
+
 def test_what_may_be_zero(accept: Load) -> None:
     config = accept("drain: {delay: 0s}\nlimits: {replay_body: 0B, replay_memory: 0B}")
     assert (config.drain.delay, config.limits.replay_body, config.limits.replay_memory) == (0.0, 0, 0)
@@ -262,6 +280,8 @@ listeners:
   origins: []
   rules: []
   expose: false
+  via: false
+  forwarded: none
   token_endpoint: stub
 admin:
   bind: 127.0.0.1:9090
@@ -271,8 +291,10 @@ apis:
     prefix: /api/
     url: https://api.invoisys.com.br
     token_url: https://api.invoisys.com.br/api/token
+    trust_env: false
   '3.0':
     prefix: /v1/
+    trust_env: false
 tokens:
   refresh_every: 12h
   store: memory

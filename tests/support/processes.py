@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROOT = Path(__file__).parents[2]
+_OF_OTHERS = {"HTTPS_PROXY", "NO_PROXY"}
 
 # A thousand callers at once are a thousand open files, here and in every child.
 resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
@@ -180,8 +181,8 @@ def fake_invoisys(*arguments: str) -> Iterator[Fake]:
 
 
 @contextlib.contextmanager
-def sidecar(upstream: str, *arguments: str, **settings: str) -> Iterator[Sidecar]:
-    """Run the sidecar before `upstream`; `settings` are environment variables without their prefix."""
+def sidecar(upstream: str, *arguments: str, plain: dict[str, str] | None = None, **settings: str) -> Iterator[Sidecar]:
+    """Run the sidecar before `upstream`; `settings` are environment variables without their prefix, `plain` with."""
     env = {
         "USERNAME": USERNAME,
         "PASSWORD": PASSWORD,
@@ -192,7 +193,8 @@ def sidecar(upstream: str, *arguments: str, **settings: str) -> Iterator[Sidecar
         "API_3_0_URL": upstream,
         "API_3_0_TOKEN_URL": f"{upstream}/v1/token",
     } | settings
-    process = Process("run", *arguments, env={f"INVOISYS_{name}": value for name, value in env.items() if value})
+    named = {name if name in _OF_OTHERS else f"INVOISYS_{name}": value for name, value in env.items() if value}
+    process = Process("run", *arguments, env=named)
     try:
         said = process.event("listening")
         yield Sidecar(process, said["listeners"][0], said["admin"], said["listeners"])

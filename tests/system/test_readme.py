@@ -1,0 +1,228 @@
+"""README and docs say what the program does: commands are run, answers compared, links followed, tables checked."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import itertools
+import os
+import re
+import shlex
+import signal
+import socket
+import subprocess
+import threading
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+import pytest
+import yaml
+
+from proxy.config import Account, Admin, Api, Config, Drain, Limits, Listener, Log, Timeouts, Tokens
+from proxy.config.environment import CONFIG, VARIABLES
+from proxy.config.show import plain
+from proxy.config.tree import spelled
+from proxy.errors import InternalError, ProxyError
+from tests.support.processes import ROOT
+from tests.support.wire import PATIENCE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+README = ROOT / "README.md"
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("deploy/**/*.md")])
+
+FOREGROUND = "make run"
+ALL_TESTS = "make test"
+"""The one command that is not run, since it would run itself; that CI runs it is checked instead."""
+
+INSTALLING = 300.0
+"""Seconds after which a command that stays in the foreground, and may install first, should be up."""
+
+_BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+_CODE = re.compile(r"`([^`]+)`")
+
+
+class Step(NamedTuple):
+    """A block of commands, and the answer that the page shows right after it."""
+
+    commands: str
+    answer: str | None
+
+
+def blocks(document: Path) -> list[tuple[str, str]]:
+    return [(language, text.strip()) for language, text in _BLOCK.findall(document.read_text())]
+
+
+def steps() -> list[Step]:
+    """The `sh` blocks of the README, in their order; a `text` block that follows is the answer."""
+    found = [*blocks(README), ("", "")]
+    return [
+        Step(text, after if next_language == "text" else None)
+        for (language, text), (next_language, after) in itertools.pairwise(found)
+        if language == "sh"
+    ]
+
+
+def rows(document: Path) -> list[list[str]]:
+    """The cells of every table row."""
+    lines = document.read_text().splitlines()
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
+
+
+def surroundings() -> dict[str, str]:
+    """The environment of somebody who just opened a terminal: nothing of ours, nothing of the `make` we run under."""
+    ours = ("INVOISYS_", "MAKE", "MFLAGS")
+    return {name: value for name, value in os.environ.items() if not name.startswith(ours)} | {"NO_PROXY": "127.0.0.1"}
+
+
+def require_free(*ports: int) -> None:
+    for port in ports:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE or os.environ.get("CI"):
+                    raise
+                pytest.skip(f"left out: port {port} is in use; is a sidecar running?")
+
+
+@contextlib.contextmanager
+def in_the_foreground(command: str) -> Iterator[None]:
+    """Run a command as in a terminal of its own, from when it listens to Ctrl-C."""
+    process = subprocess.Popen(
+        shlex.split(command),
+        cwd=ROOT,
+        env=surroundings(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    too_long = threading.Timer(INSTALLING, process.kill)
+    too_long.start()
+    said: list[str] = []
+    try:
+        for line in process.stdout:
+            said.append(line)
+            if '"event":"listening"' in line:
+                break
+        else:
+            raise AssertionError(f"{command} ended:\n{''.join(said)}")
+        too_long.cancel()
+        yield
+    finally:
+        too_long.cancel()
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGINT)
+        process.communicate(timeout=PATIENCE)
+
+
+def as_pattern(answer: str) -> str:
+    """An answer on the page stands for itself; `…` stands for anything."""
+    return ".*".join(re.escape(part) for part in answer.split("…"))
+
+
+@pytest.mark.needs("bash", "curl", "make")
+def test_the_commands_of_the_readme_work_in_their_order() -> None:
+    require_free(8080, 9090)
+    with contextlib.ExitStack() as terminals:
+        for step in steps():
+            if step.commands == FOREGROUND:
+                terminals.enter_context(in_the_foreground(step.commands))
+            elif step.commands != ALL_TESTS:
+                done = subprocess.run(
+                    ["bash", "-euo", "pipefail", "-c", step.commands],
+                    cwd=ROOT,
+                    env=surroundings(),
+                    capture_output=True,
+                    text=True,
+                    timeout=PATIENCE,
+                    check=False,
+                )
+                assert done.returncode == 0, f"{step.commands}\n{done.stderr}"
+                if step.answer is not None:
+                    assert re.fullmatch(as_pattern(step.answer), done.stdout.strip()), done.stdout
+
+
+def test_the_readme_starts_the_demo_and_issues_a_document_first() -> None:
+    first, second, *others = steps()
+    assert first.commands == FOREGROUND
+    assert "/api/nfe/envio" in second.commands
+    assert second.answer is not None
+    assert ALL_TESTS in [step.commands for step in others]
+
+
+def test_ci_ends_in_the_command_of_the_readme() -> None:
+    script = ROOT / ".ci" / "run"
+    assert script.stat().st_mode & 0o111
+    assert script.read_text().splitlines()[-1] == ALL_TESTS
+    assert ALL_TESTS in [step.commands for step in steps()]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: str(document.relative_to(ROOT)))
+def test_links_lead_somewhere(document: Path) -> None:
+    prose = _BLOCK.sub("", document.read_text())
+    local = [link.partition("#")[0] for link in _LINK.findall(prose) if "://" not in link]
+    assert [link for link in local if link and not (document.parent / link).exists()] == []
+
+
+def errors(kind: type[ProxyError] = ProxyError) -> Iterator[type[ProxyError]]:
+    for below in kind.__subclasses__():
+        if "name" in vars(below) or below is InternalError:
+            yield below
+        yield from errors(below)
+
+
+def test_the_outcome_contract_has_every_error() -> None:
+    told = [tuple(_CODE.sub(r"\1", cell) for cell in row[:3]) for row in rows(ROOT / "docs" / "outcome.md")]
+    wanted = {(error.name, str(error.status), str(error.outcome)) for error in errors()}
+    assert wanted == {row for row in told if re.fullmatch("[0-9]{3}", row[1])}
+    in_short = {
+        (status, outcome)
+        for first, _, *rest in rows(README)
+        for status in re.findall("[0-9]{3}", first)
+        for outcome in _CODE.findall(" ".join(rest))
+    }
+    assert in_short == {(status, outcome) for _, status, outcome in wanted}
+
+
+def test_the_documents_have_every_variable() -> None:
+    told = {row[0]: row[1] for row in rows(ROOT / "docs" / "configuration.md") if row[0].startswith("`INVOISYS_")}
+    assert told.pop(f"`{CONFIG}`").startswith("none")
+    assert told == {f"`{name}`": f"`{spelled(path)}`" for name, path in VARIABLES.items()}
+    in_short = {name for row in rows(README) for name in _CODE.findall(row[0]) if name.startswith("INVOISYS_")}
+    assert in_short == {CONFIG, *VARIABLES}
+
+
+SECTIONS: dict[str, msgspec.Struct] = {
+    "accounts.NAME.": Account(),
+    "listeners[].": Listener(),
+    "admin.": Admin(),
+    'apis."2.0".': Api(prefix="/api/"),
+    "tokens.": Tokens(),
+    "timeouts.": Timeouts(),
+    "limits.": Limits(),
+    "drain.": Drain(),
+    "log.": Log(),
+}
+
+
+def test_the_documents_have_every_key_with_its_default() -> None:
+    told = {key.strip("`"): default.strip("`") for key, default, *_ in rows(ROOT / "docs" / "configuration.md")}
+    wanted = {"environment": "sandbox"}
+    for prefix, section in SECTIONS.items():
+        for field in msgspec.structs.fields(type(section)):
+            value = plain(getattr(section, field.name))
+            wanted[f"{prefix}{field.name}"] = "none" if value is None else as_written(value)
+    wanted |= {'apis."2.0".url': "by environment", 'apis."2.0".token_url': "by environment"}
+    assert {key: told.get(key) for key in wanted} == wanted
+    assert {field.name for field in msgspec.structs.fields(Config)} == {re.split(r"[.\[]", key)[0] for key in wanted}
+
+
+def as_written(value: object) -> str:
+    return yaml.safe_dump(value, default_flow_style=True).removesuffix("...\n").strip()
