@@ -181,8 +181,8 @@ def fake_invoisys(*arguments: str) -> Iterator[Fake]:
 
 
 @contextlib.contextmanager
-def sidecar(upstream: str, *arguments: str, plain: dict[str, str] | None = None, **settings: str) -> Iterator[Sidecar]:
-    """Run the sidecar before `upstream`; `settings` are environment variables without their prefix, `plain` with."""
+def sidecar(upstream: str, *arguments: str, **settings: str) -> Iterator[Sidecar]:
+    """Run the sidecar before `upstream`; `settings` are environment variables, its own without their prefix."""
     env = {
         "USERNAME": USERNAME,
         "PASSWORD": PASSWORD,
