@@ -153,7 +153,7 @@ def check_size(version: HttpVersion, target: str, fields: Sequence[tuple[bytes, 
     """Refuse what is larger than is forwarded, and versions that only look like HTTP/1."""
     if version not in _VERSIONS:
         raise MalformedRequest("the version is neither HTTP/1.1 nor HTTP/1.0")
-    if len(target) > MAX_TARGET:
+    if len(target.encode("utf-8", "surrogateescape")) > MAX_TARGET:
         raise TargetTooLong(f"the request target is longer than {MAX_TARGET} bytes")
     if len(fields) > MAX_FIELDS or sum(map(len, chain.from_iterable(fields))) > MAX_HEAD:
         raise HeadersTooLarge(f"the header section has more than {MAX_FIELDS} fields or {MAX_HEAD} bytes")

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import re
 import socket
 from dataclasses import replace
 from pathlib import Path
@@ -31,8 +32,10 @@ _BACKLOG = 4096
 _LAST_WORDS = 0.1
 """Seconds for a cut request to end in."""
 
-_LONGEST_LINE = 4 * MAX_TARGET + 64
-"""Bytes of a request line as the parser sees it: each byte of a target may be written in four."""
+_LONGEST_LINE = 16 * MAX_TARGET
+"""Bytes of a request line as the parser sees it, with 8-bit bytes written out in ASCII."""
+
+_REQUEST_LINE = re.compile(rb"[A-Z]+ [^ ]+ HTTP/1\.[01]\r")
 
 _LARGEST_HEAD = 2 * MAX_HEAD
 """Bytes of a head that does not end, after which its connection is closed."""
@@ -65,22 +68,22 @@ class CallerConnection(web.RequestHandler):
 
     def data_received(self, data: bytes) -> None:
         """Take bytes from the caller, knowing where a request begins: where the one before has ended."""
-        if self._payload.is_eof() and not self._head_bytes:
+        between = self._payload.is_eof()
+        if data and between and not self._head_bytes:
             data = self._line + data
             end = data.find(b"\n")
             if end < 0 and len(data) <= _LONGEST_LINE:
                 self._line = data
                 return
             self._line = b""
-            line = data[:end] if end >= 0 else data
-            if not line.isascii() or b"%~" in line:
-                data = ascii_line(line) + data[len(line) :]
+            if not data.isascii() and _REQUEST_LINE.fullmatch(line := data[:end]):
+                data = ascii_line(line) + data[end:]
         before = self._request_count
         super().data_received(data)
         if self._request_count != before:
             self._payload = self._messages[-1][1]
             self._head_bytes = 0
-        elif self._payload.is_eof():
+        elif between:
             self._head_bytes += len(data)
             if self._head_bytes > _LARGEST_HEAD:
                 self.force_close()

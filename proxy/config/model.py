@@ -101,7 +101,7 @@ class Api(_Section, frozen=True, kw_only=True):
 class Tokens(_Section, frozen=True, kw_only=True):
     """How tokens are kept."""
 
-    refresh_every: Annotated[Duration, Meta(description="A token is replaced after this time at the latest.")] = _default(
+    refresh_every: Annotated[Duration, Meta(description="A token is replaced after this time.")] = _default(
         Duration.parse("12h")
     )
     store: Annotated[Store, Meta(description="Where tokens are kept.")] = "memory"
@@ -113,7 +113,7 @@ class Timeouts(_Section, frozen=True, kw_only=True):
     connect: Annotated[Duration, Meta(description="For a connection.")] = _default(Duration.parse("5s"))
     login: Annotated[Duration, Meta(description="For the answer to a login.")] = _default(Duration.parse("15s"))
     response: Annotated[Duration, Meta(description="For an answer to begin.")] = _default(Duration.parse("180s"))
-    idle: Annotated[Duration, Meta(description="For the next byte of a body, either way.")] = _default(Duration.parse("60s"))
+    idle: Annotated[Duration, Meta(description="For the next byte of a body.")] = _default(Duration.parse("60s"))
 
 
 class Limits(_Section, frozen=True, kw_only=True):

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Self, cast
 
 from proxy.errors import CannotConnect, ConnectionLost, LoginError, NoSuchApi, Outcome, Overloaded
 from proxy.forward.headers import Sent, request_head
-from proxy.forward.target import raw_target
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -59,10 +58,13 @@ class Apis:
 class Call:
     """A request that has passed the guard. It holds at most one exchange, from `send` to the end of the context."""
 
-    def __init__(self, request: web.BaseRequest, api: Api, body: Body, line: RequestLine, trail: bytes = b"") -> None:
+    def __init__(
+        self, request: web.BaseRequest, target: str, api: Api, body: Body, line: RequestLine, trail: bytes = b""
+    ) -> None:
         """`trail` are field lines that tell upstream of the way so far."""
-        self._trail = trail
         self.request = request
+        self._target = target
+        self._trail = trail
         self.api = api
         self.body = body
         self.line = line
@@ -118,7 +120,7 @@ class Call:
         self._exchange = exchange
         head = request_head(
             request.method.encode(),
-            raw_target(request.raw_path),
+            self._target.encode("utf-8", "surrogateescape"),
             request.raw_headers,
             Sent(self.api.authority, self._token.authorization, self.body.framing, self._trail),
         )

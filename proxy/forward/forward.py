@@ -24,15 +24,15 @@ from proxy.errors import (
 from proxy.forward.answer import Answer, CallerGone
 from proxy.forward.call import Call
 from proxy.forward.problem import STAND_IN_TOKEN
-from proxy.forward.target import is_token_path, masked
+from proxy.forward.target import is_token_path, masked, restored
 from proxy.guard import check_size
 from proxy.observe import RequestLine
 
 if TYPE_CHECKING:
     from aiohttp import web
 
-    from proxy.forward.body import Body, Holder
-    from proxy.forward.call import Api, Apis
+    from proxy.forward.body import Holder
+    from proxy.forward.call import Apis
     from proxy.forward.headers import Trail
     from proxy.guard import Guard
     from proxy.observe import AccessLog
@@ -79,17 +79,18 @@ class Forward:
     async def __call__(self, request: web.BaseRequest) -> Answer:
         """Bring a request to its end: one answer, and one line in the log."""
         started = time.perf_counter()
+        target = restored(request.raw_path)
         answer = Answer(request)
         line = RequestLine(
             request_id=next(self._ids),
             listener=self._listener,
             method=request.method,
-            path=masked(request.raw_path),
+            path=masked(target),
             outcome=Outcome.NOT_SENT,
         )
         self._in_flight += 1
         try:
-            await self._forward(request, answer, line)
+            await self._forward(request, target, answer, line)
         except ProxyError as error:
             self._refuse(request, answer, line, error)
         except (asyncio.CancelledError, CallerGone):
@@ -104,20 +105,21 @@ class Forward:
             self._end(line, started)
         return answer
 
-    async def _forward(self, request: web.BaseRequest, answer: Answer, line: RequestLine) -> None:
+    async def _forward(self, request: web.BaseRequest, target: str, answer: Answer, line: RequestLine) -> None:
         if self.draining:
             raise Draining("the sidecar is stopping; another will take its place", retry_after=1)
-        check_size(request.version, request.raw_path, request.raw_headers)
-        self._guard.check(request.method, request.raw_path, request.headers)
-        if request.method == "POST" and is_token_path(request.raw_path):
+        check_size(request.version, target, request.raw_headers)
+        self._guard.check(request.method, target, request.headers)
+        if request.method == "POST" and is_token_path(target):
             self._answer_login(answer)
             return
-        api = self._apis.find(request.raw_path)
+        api = self._apis.find(target)
         line.api = api.name
         if request.headers.get("Expect", "").lower() == "100-continue":
             await api.refresher.token()
             answer.go_on()
-        with await self._holder.read(request) as body, self._call(request, api, body, line) as call:
+        trail = self._trail.lines(request.remote, request.headers.get("Host", "")) if self._trail else b""
+        with await self._holder.read(request) as body, Call(request, target, api, body, line, trail) as call:
             try:
                 await api.refresher.token()
                 await call.send()
@@ -129,11 +131,6 @@ class Forward:
             except (asyncio.CancelledError, CallerGone):
                 self._hear_out(call)
                 raise
-
-    def _call(self, request: web.BaseRequest, api: Api, body: Body, line: RequestLine) -> Call:
-        if self._trail is None:
-            return Call(request, api, body, line)
-        return Call(request, api, body, line, self._trail.lines(request.remote, request.headers.get("Host", "")))
 
     async def _replay(self, call: Call) -> None:
         """Renew the token that upstream answered 401 to, and send the request once more.

@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 from posixpath import normpath
+from secrets import token_hex
 from urllib.parse import unquote
 
-_BEYOND_ASCII = re.compile(rb"%~|[\x80-\xff]")
-_WRITTEN = re.compile(rb"%~(~|[0-9A-F]{2})")
+_MARK = f"~{token_hex(4)}~"  # of this process: no caller's target holds it
+_BEYOND_ASCII = re.compile(rb"[\x80-\xff]+")
+_WRITTEN_OUT = re.compile(rf"{_MARK}([0-9a-f]+)~")
 
 _TOKEN_PATH = "api/token"  # noqa: S105 - a path
 
@@ -21,19 +23,18 @@ MASK = "***"
 
 
 def ascii_line(line: bytes) -> bytes:
-    """Write a request line in ASCII, so that the parser takes it; `raw_target` gives the bytes back.
+    """Write a request line's 8-bit bytes out in ASCII, so that the parser takes it; `restored` gives them back.
 
-    RFC 3986 knows no 8-bit bytes in a URL, but clients send them, and upstream may well read them.
+    RFC 3986 knows no such bytes in a URL, but clients send them, and upstream may well read them.
     """
-    return _BEYOND_ASCII.sub(lambda found: b"%~~" if found[0] == b"%~" else b"%%~%02X" % found[0][0], line)
+    return _BEYOND_ASCII.sub(lambda found: f"{_MARK}{found[0].hex()}~".encode(), line)
 
 
-def raw_target(target: str) -> bytes:
-    """Return the bytes of a target as the caller wrote it."""
-    raw = target.encode("ascii")
-    if b"%~" not in raw:
-        return raw
-    return _WRITTEN.sub(lambda found: b"%~" if found[1] == b"~" else bytes.fromhex(found[1].decode()), raw)
+def restored(target: str) -> str:
+    """Return a target as the caller wrote it; bytes that are not UTF-8 stand in it as lone surrogates."""
+    if _MARK not in target:
+        return target
+    return _WRITTEN_OUT.sub(lambda found: bytes.fromhex(found[1]).decode("utf-8", "surrogateescape"), target)
 
 
 @lru_cache(1024)
