@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING
 
-from proxy.config import read_credentials, read_secret
+from proxy.config import CredentialSource, read_secret
 from proxy.errors import ConfigError
 from proxy.forward import Api, Apis, Forward, HeldBytes, Holder, Trail
 from proxy.guard import Guard
@@ -16,10 +16,10 @@ from proxy.waiting import WaitingRoom
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from proxy.config import Api as ApiConfig
-    from proxy.config import Config, Credentials, EgressProxy, HttpUrl, Origin
+    from proxy.config import Config, EgressProxy, HttpUrl, Origin
     from proxy.config import Listener as ListenerConfig
     from proxy.observe import AccessLog
 
@@ -38,6 +38,7 @@ class Assembly:
         self._waiting = WaitingRoom(config.limits.waiting)
         self._store = MemoryStore(system_clock)
         self._holder = Holder(config.limits.replay_body, HeldBytes(config.limits.replay_memory), config.timeouts.idle)
+        self._credentials = {name: CredentialSource(account, env, name) for name, account in config.accounts.items()}
         self._trusted: dict[str | None, ssl.SSLContext] = {}
         self.pools: dict[str, Pool] = {}
         self.refreshers: dict[tuple[str, str], Refresher] = {}
@@ -80,7 +81,7 @@ class Assembly:
             self.pools[name] = Pool(dial, timeouts, limits.connections, self._waiting)
         if (account, name) not in self.refreshers:
             egress = self._egress(api, token_url.origin)
-            login = Login(str(token_url), self._credentials(account), tls, self._config.timeouts.login, egress)
+            login = Login(str(token_url), tls, self._config.timeouts.login, egress)
             self.refreshers[account, name] = self._refresher(account, name, token_url, login)
         return Api(
             name=name,
@@ -90,9 +91,6 @@ class Assembly:
             refresher=self.refreshers[account, name],
             pool=self.pools[name],
         )
-
-    def _credentials(self, account: str) -> Callable[[], Credentials]:
-        return lambda: read_credentials(self._config.accounts[account], self._env, account)
 
     def _egress(self, api: ApiConfig, to: Origin) -> EgressProxy | None:
         """Return the proxy to go through; plain HTTP is for loopback alone and goes through none."""
@@ -104,12 +102,12 @@ class Assembly:
         config = self._config
         return Refresher(
             TokenKey(config.environment, account, name, str(token_url)),
+            self._credentials[account],
             login,
             self._store,
-            schedule=Schedule(config.tokens.refresh_every, random.random),
+            schedule=Schedule(config.tokens.refresh_every, config.timeouts.login, random.random),
             clock=system_clock,
             waiting=self._waiting,
-            patience=config.timeouts.login,
         )
 
     def _tls(self, name: str, ca_file: str | None) -> ssl.SSLContext:

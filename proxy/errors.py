@@ -208,12 +208,15 @@ class LoginError(ProxyError):
     title = "There is no usable token"
     origin = Origin.LOGIN
     proxy_status = "destination_unavailable"
+    final: ClassVar[bool] = False
+    """The same credentials will not be taken a moment later."""
 
 
 class CredentialsRefused(LoginError):
     """Invoisys refused the user name or the password."""
 
     name = "credentials-refused"
+    final = True
     title = "Invoisys refused the credentials"
 
 
@@ -221,6 +224,7 @@ class GrantRefused(LoginError):
     """The token endpoint does not know `grant_type=password`: it is not the one that was meant."""
 
     name = "grant-refused"
+    final = True
 
 
 class LoginThrottled(LoginError):

@@ -1,6 +1,6 @@
 """The configuration: read strictly from a YAML file and the environment, typed, frozen; its faults told all at once."""
 
-from proxy.config.credentials import Credentials, read_credentials, read_secret
+from proxy.config.credentials import Credentials, CredentialSource, read_credentials, read_secret
 from proxy.config.environment import unknown_variables
 from proxy.config.load import load
 from proxy.config.model import Account, Admin, Api, Config, Drain, Limits, Listener, Log, Timeouts, Tokens
@@ -15,6 +15,7 @@ __all__ = [
     "Api",
     "Bind",
     "Config",
+    "CredentialSource",
     "Credentials",
     "Drain",
     "Duration",

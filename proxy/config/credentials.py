@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from proxy.config.model import Account
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +37,34 @@ def read_credentials(account: Account, env: Mapping[str, str], name: str = "defa
     """
     path = f"accounts.{name}"
     return Credentials(_username(account, path), _password(account, env, path))
+
+
+class CredentialSource:
+    """An account's credentials as they are now: called for each login, it reads their files anew.
+
+    While a file is empty or gone, as in the middle of a rotation, the last good credentials stand in.
+    """
+
+    def __init__(self, account: Account, env: Mapping[str, str], name: str) -> None:
+        self._account = account
+        self._env = env
+        self._name = name
+        self._last: Credentials | None = None
+        self._warned = False
+
+    def __call__(self) -> Credentials:
+        """Return the credentials; raises `ConfigError` where there never were any."""
+        try:
+            self._last = read_credentials(self._account, self._env, self._name)
+        except ConfigError as error:
+            if self._last is None:
+                raise
+            if not self._warned:
+                log.warning("%s; the last good credentials are used", error, extra={"event": "credentials-unreadable"})
+            self._warned = True
+            return self._last
+        self._warned = False
+        return self._last
 
 
 def _username(account: Account, path: str) -> str:

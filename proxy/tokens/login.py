@@ -12,7 +12,6 @@ import aiohttp
 import msgspec
 
 from proxy.errors import (
-    ConfigError,
     CredentialsRefused,
     GrantRefused,
     LoginError,
@@ -25,7 +24,7 @@ from proxy.errors import (
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from proxy.config import Credentials, EgressProxy
 
@@ -142,25 +141,19 @@ class Login:
     def __init__(
         self,
         url: str,
-        credentials: Callable[[], Credentials],
         tls: ssl.SSLContext | None,
         limit: float,
         egress: EgressProxy | None = None,
     ) -> None:
-        """`credentials` is asked anew for every login; `limit` in seconds bounds the whole of one."""
+        """`limit` in seconds bounds the whole of a login."""
         self._url = url
-        self._credentials = credentials
         self._tls = tls
         self._limit = limit
         self._proxy = None if egress is None else f"http://{egress.host}:{egress.port}"
         self._proxy_auth = _basic(egress)
 
-    async def __call__(self) -> Grant:
+    async def __call__(self, credentials: Credentials) -> Grant:
         """Log in once; raises `LoginError`."""
-        try:
-            credentials = self._credentials()
-        except ConfigError as error:
-            raise LoginError(f"the credentials cannot be read: {error}") from None
         try:
             async with asyncio.timeout(self._limit):
                 answer = await self._post(credentials)

@@ -6,55 +6,59 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, cast
 
-from proxy.errors import LoginError, LoginTimedOut
-from proxy.tokens.states import STEPS, LoginState, RateFloor, Schedule, Step, token_state
-from proxy.tokens.token import Token
+from proxy.errors import ConfigError, LoginError, LoginTimedOut
+from proxy.tokens.life import Life
+from proxy.tokens.states import LoginState, Step
+from proxy.tokens.store import Kept
+from proxy.tokens.token import Moment, Token
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from proxy.config import Credentials
     from proxy.tokens.login import Grant
-    from proxy.tokens.memory import MemoryStore, TokenKey
+    from proxy.tokens.schedule import Schedule
+    from proxy.tokens.store import Store, TokenKey
     from proxy.tokens.token import Clock
     from proxy.waiting import WaitingRoom
 
 log = logging.getLogger(__name__)
 
+_SERVING = (Step.SERVE, Step.SERVE_AND_LOGIN)
+_LOOK_EVERY = 1.0
+"""Seconds between two looks at credentials that were refused."""
+
 
 class Refresher:
     """Gives the token to those who ask, and replaces it: ahead of time, or because upstream rejected it.
 
-    The login runs in a task of its own. Those who wait for it watch it from outside, so that one of them leaving
-    cancels nothing, and a login's failure is told to all of them at once.
+    What is to be done is decided by `Life`; here are the login, the store and the timers. The login runs in a task of
+    its own. Those who wait for it watch it from outside, so that one of them leaving cancels nothing, and a login's
+    failure is told to all of them at once.
     """
 
     def __init__(
         self,
         key: TokenKey,
-        login: Callable[[], Awaitable[Grant]],
-        store: MemoryStore,
+        credentials: Callable[[], Credentials],
+        login: Callable[[Credentials], Awaitable[Grant]],
+        store: Store,
         *,
         schedule: Schedule,
         clock: Clock,
         waiting: WaitingRoom,
-        patience: float,
     ) -> None:
-        """`patience` is for how many seconds a request waits for a login."""
+        """`credentials` is asked anew for every login."""
         self._key = key
+        self._credentials = credentials
         self._log_in = login
         self._store = store
         self._schedule = schedule
         self._clock = clock
         self._waiting = waiting
-        self._patience = patience
-        self._floor = RateFloor()
-
-        self._token: Token | None = None
-        self._rejected = 0  # the highest generation that upstream answered 401 to
+        self._life = Life(schedule)
         self._login: asyncio.Task[LoginError | None] | None = None
-        self._failure: LoginError | None = None  # of the last login; none after one that succeeded
-        self._failures = 0
-        self._retry_at = 0.0  # on the monotonic clock
+        self._refused: Credentials | None = None
         self._timer: asyncio.TimerHandle | None = None
 
     # --- What a request asks for ------------------------------------------------------------------------------------
@@ -66,20 +70,20 @@ class Refresher:
         """
         match self._step():
             case Step.SERVE:
-                return cast("Token", self._token)
+                return cast("Token", self._life.token)
             case Step.SERVE_AND_LOGIN:
                 self._start_login()
-                return cast("Token", self._token)
+                return cast("Token", self._life.token)
             case Step.FAIL:
-                raise self._refusal()
+                raise self._life.refusal(self._clock())
         with self._waiting:
             await self._join()
-        if self._step() in (Step.SERVE, Step.SERVE_AND_LOGIN):
-            return cast("Token", self._token)
+        if self._step() in _SERVING:
+            return cast("Token", self._life.token)
         raise LoginError("the token from the login could not be used any more", retry_after=1)
 
     async def renew(self, rejected: Token) -> bool:
-        """Wait for a token newer than the one that upstream answered 401 to; false where no login may be made for it.
+        """Wait for another token than the one that upstream answered 401 to; false where no login may be made for it.
 
         Raises as `token` does.
         """
@@ -89,21 +93,11 @@ class Refresher:
         return True
 
     def reject(self, rejected: Token) -> bool:
-        """Have a rejected token replaced, without waiting; tell whether it was, is being or will be.
-
-        It is not while logins fail anyway, nor when 401s have caused too many of them: then the 401 is about
-        permission, as far as can be told, and the token stays in service.
-        """
-        if self._token is not None and self._token.generation > rejected.generation:
-            return True
-        if self._rejected >= rejected.generation or self._login_state() is LoginState.IN_FLIGHT:
-            self._rejected = max(self._rejected, rejected.generation)
-            return True
-        if self._login_state() is LoginState.BACKING_OFF or not self._floor.take(self._clock()):
-            return False
-        self._rejected = rejected.generation
-        self._start_login()
-        return True
+        """Have a rejected token replaced, without waiting; tell whether it was, is being or will be."""
+        renewable = self._life.rejected(rejected, self._clock())
+        if self._step() is Step.LOGIN:
+            self._start_login()
+        return renewable
 
     # --- From start to stop -----------------------------------------------------------------------------------------
 
@@ -114,9 +108,9 @@ class Refresher:
 
     def report(self) -> tuple[bool, str | None]:
         """Tell whether there is a usable token, and in words what keeps a new one away."""
-        usable = self._step() in (Step.SERVE, Step.SERVE_AND_LOGIN)
-        if self._failure is not None:
-            return usable, self._failure.detail
+        usable = self._step() in _SERVING
+        if self._life.failure is not None:
+            return usable, self._life.failure.detail
         return usable, None if usable else "the first login is under way"
 
     def stop(self) -> None:
@@ -126,36 +120,25 @@ class Refresher:
         if self._login is not None:
             self._login.cancel()
 
-    # --- Inside -----------------------------------------------------------------------------------------------------
+    # --- The login ----------------------------------------------------------------------------------------------------
 
     def _step(self) -> Step:
-        return STEPS[token_state(self._token, self._rejected, self._clock())][self._login_state()]
-
-    def _login_state(self) -> LoginState:
-        if self._login is not None:
-            return LoginState.IN_FLIGHT
-        if self._failure is not None and self._clock().monotonic < self._retry_at:
-            return LoginState.BACKING_OFF
-        return LoginState.IDLE
-
-    def _refusal(self) -> LoginError:
-        failure = cast("LoginError", self._failure)
-        wait = self._retry_at - self._clock().monotonic
-        kind = LoginError if isinstance(failure, LoginTimedOut) else type(failure)
-        return kind(f"{failure.detail}; the next login is in {wait:.0f} s", retry_after=wait)
+        return self._life.step(self._clock())
 
     async def _join(self) -> None:
         login = self._login or self._start_login()
-        await asyncio.wait([login], timeout=self._patience)
+        await asyncio.wait([login], timeout=self._schedule.patience)
         if not login.done():
-            raise LoginTimedOut(f"no token within {self._patience:g} s", retry_after=1)
+            raise LoginTimedOut(f"no token within {self._schedule.patience:g} s", retry_after=1)
         if login.cancelled():
             raise LoginError("the sidecar is stopping", retry_after=1)
         failure = login.result()
         if failure is not None:
-            raise type(failure)(failure.detail, retry_after=self._retry_at - self._clock().monotonic)
+            left = self._life.wakes_at() - self._clock().monotonic
+            raise type(failure)(failure.detail, retry_after=left)  # one each: a traceback is not shared
 
     def _start_login(self) -> asyncio.Task[LoginError | None]:
+        self._life.began(self._clock())
         self._login = asyncio.get_running_loop().create_task(self._replace(), name=f"login to {self._key.api}")
         return self._login
 
@@ -172,70 +155,76 @@ class Refresher:
         finally:
             self._login = None
 
-    async def _obtain(self) -> Token:
-        stored = await self._store.load(self._key)
-        if stored is not None and stored.generation > max(self._rejected, self._generation):
-            return stored
-        asked_at = self._clock()
-        grant = await self._log_in()
+    async def _obtain(self) -> Kept:
+        """Return a token that somebody else got in the meantime, or log in; raises `LoginError`."""
+        try:
+            credentials = self._credentials()
+        except ConfigError as error:
+            raise LoginError(f"the credentials cannot be read: {error}") from None
+        key = self._key.of(credentials)
+        async with self._store.lock(key):
+            kept = await self._store.load(key)
+            if kept is not None and self._life.accepts(kept.value):
+                return kept
+            asked_at = self._clock().wall
+            try:
+                grant = await self._log_in(credentials)
+            except LoginError as error:
+                self._refused = credentials if error.final else None
+                raise
+            held = self._life.token.generation if self._life.token is not None else 0
+            generation = max(held, kept.generation if kept is not None else 0) + 1
+            token = Kept(grant.access_token, generation, asked_at, asked_at + grant.lifetime)
+            await self._store.save(key, token)
+            return token
+
+    def _adopt(self, kept: Kept) -> None:
+        now = self._clock()
+        age = max(0.0, now.wall - kept.obtained_at)  # a replica's clock may be ahead of ours
+        obtained_at = Moment(kept.obtained_at, now.monotonic - age)
+        lifetime = kept.expires_at - kept.obtained_at
         token = Token(
-            value=grant.access_token,
-            generation=max(self._rejected, self._generation, stored.generation if stored else 0) + 1,
-            obtained_at=asked_at,
-            refresh_at=asked_at.plus(self._schedule.refresh_after(grant.lifetime)),
-            expires_at=asked_at.plus(grant.lifetime),
+            value=kept.value,
+            generation=kept.generation,
+            obtained_at=obtained_at,
+            refresh_at=obtained_at.plus(self._schedule.refresh_after(lifetime)),
+            expires_at=obtained_at.plus(lifetime),
         )
-        await self._store.save(self._key, token)
-        return token
-
-    @property
-    def _generation(self) -> int:
-        return self._token.generation if self._token is not None else 0
-
-    def _adopt(self, token: Token) -> None:
-        self._token = token
-        self._failure = None
-        self._failures = 0
-        self._set_timer(token.refresh_at.monotonic)
-        log.info(
-            "a new token",
-            extra={
-                "event": "login",
-                "api": self._key.api,
-                "account": self._key.account,
-                "generation": token.generation,
-                "expires_in": round(token.expires_at.monotonic - token.obtained_at.monotonic),
-            },
-        )
+        self._life.granted(token)
+        self._set_timer()
+        log.info("a new token", extra=self._about("login", generation=token.generation, expires_in=round(lifetime)))
 
     def _fail(self, error: LoginError) -> LoginError:
-        self._failures += 1
-        wait = self._schedule.retry_after(error, self._failures)
-        self._failure = error
-        self._retry_at = self._clock().monotonic + wait
-        self._set_timer(self._retry_at)
-        log.warning(
-            "no new token: %s; the next login is in %.0f s",
-            error.detail,
-            wait,
-            extra={
-                "event": "login-failed",
-                "api": self._key.api,
-                "account": self._key.account,
-                "error": error.name,
-                "failures": self._failures,
-            },
-        )
+        wait = self._life.failed(error, self._clock())
+        self._set_timer()
+        text = "no new token: %s; the next login is in %.0f s"
+        log.warning(text, error.detail, wait, extra=self._about("login-failed", error=error.name))
         return error
 
-    def _set_timer(self, at: float) -> None:
+    def _about(self, event: str, **fields: object) -> dict[str, object]:
+        return {"event": event, "api": self._key.api, "account": self._key.account, **fields}
+
+    # --- Timers -------------------------------------------------------------------------------------------------------
+
+    def _set_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        delay = max(0.0, at - self._clock().monotonic)
-        self._timer = asyncio.get_running_loop().call_later(delay, self._wake, at)
+        now = self._clock()
+        delay = max(0.0, self._life.wakes_at() - now.monotonic)
+        if self._life.login_state(now) is LoginState.REFUSED:
+            delay = min(delay, _LOOK_EVERY)
+        self._timer = asyncio.get_running_loop().call_later(delay, self._wake)
 
-    def _wake(self, at: float) -> None:
+    def _wake(self) -> None:
+        if self._life.login_state(self._clock()) is LoginState.REFUSED and self._secret_changed():
+            self._life.secret_changed()
         if self._step() in (Step.LOGIN, Step.SERVE_AND_LOGIN):
             self._start_login()
         elif self._login is None:
-            self._set_timer(at)  # a timer may fire a little before its time
+            self._set_timer()  # it was only a look, or the timer fired a little before its time
+
+    def _secret_changed(self) -> bool:
+        try:
+            return self._credentials() != self._refused
+        except ConfigError:
+            return False

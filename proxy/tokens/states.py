@@ -1,17 +1,12 @@
-"""What to do for a request that needs a token, and when: pure decisions, with the time given from outside."""
+"""The states of a token and of its login, and what follows from them: three tables.
+
+`STEPS` says what a request that needs a token gets. `LOGIN` says how the login goes from state to state. Time moves a
+token from valid to due to expired by itself, and a login from backing off or refused to idle.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum, auto
-from typing import TYPE_CHECKING
-
-from proxy.errors import CredentialsRefused, GrantRefused, LoginError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from proxy.tokens.token import Moment, Token
 
 
 class TokenState(Enum):
@@ -30,10 +25,22 @@ class LoginState(Enum):
     IDLE = auto()
     IN_FLIGHT = auto()
     BACKING_OFF = auto()  # the last one failed, and the next has its time
+    REFUSED = auto()  # the credentials are wrong: the next has its time, or comes at once with other credentials
+
+
+class Event(Enum):
+    """What happens to a login."""
+
+    BEGAN = auto()
+    GRANTED = auto()
+    FAILED = auto()
+    WAS_REFUSED = auto()
+    TIME_CAME = auto()
+    SECRET_CHANGED = auto()
 
 
 class Step(Enum):
-    """What follows."""
+    """What a request that needs a token gets."""
 
     SERVE = auto()
     SERVE_AND_LOGIN = auto()
@@ -42,105 +49,31 @@ class Step(Enum):
     FAIL = auto()
 
 
-_USABLE = {
-    TokenState.VALID: {
-        LoginState.IDLE: Step.SERVE,
-        LoginState.IN_FLIGHT: Step.SERVE,
-        LoginState.BACKING_OFF: Step.SERVE,
-    },
-    TokenState.DUE: {
-        LoginState.IDLE: Step.SERVE_AND_LOGIN,
-        LoginState.IN_FLIGHT: Step.SERVE,
-        LoginState.BACKING_OFF: Step.SERVE,
-    },
-}
-
+_VALID = dict.fromkeys(LoginState, Step.SERVE)
+_DUE = _VALID | {LoginState.IDLE: Step.SERVE_AND_LOGIN}
 _UNUSABLE = {
     LoginState.IDLE: Step.LOGIN,
     LoginState.IN_FLIGHT: Step.JOIN,
     LoginState.BACKING_OFF: Step.FAIL,
+    LoginState.REFUSED: Step.FAIL,
 }
 
 STEPS = {
-    **_USABLE,
+    TokenState.VALID: _VALID,
+    TokenState.DUE: _DUE,
     TokenState.NONE: _UNUSABLE,
     TokenState.EXPIRED: _UNUSABLE,
     TokenState.REJECTED: _UNUSABLE,
 }
-"""The whole table: a valid token outlives every failed login; an expired or rejected one is never served."""
+"""A valid token outlives every failed login; an expired or rejected one is never served."""
 
-
-def token_state(token: Token | None, rejected: int, now: Moment) -> TokenState:
-    """Judge a token; `rejected` is the highest generation that upstream answered 401 to."""
-    if token is None:
-        return TokenState.NONE
-    if token.generation <= rejected:
-        return TokenState.REJECTED
-    if token.expires_at.has_come(now):
-        return TokenState.EXPIRED
-    if token.refresh_at.has_come(now):
-        return TokenState.DUE
-    return TokenState.VALID
-
-
-@dataclass(frozen=True, slots=True)
-class Backoff:
-    """Growing delays between failures, in seconds: `first` to `longest`, doubling, the last quarter left to chance."""
-
-    first: float
-    longest: float
-
-    def delay(self, failures: int, chance: float) -> float:
-        """Return the delay after so many failures in a row, one at least; `chance` is in [0, 1)."""
-        ceiling = min(self.longest, self.first / _SURE_PART * 2.0 ** min(failures - 1, _DOUBLINGS))
-        return ceiling * (_SURE_PART + (1 - _SURE_PART) * chance)
-
-
-_SURE_PART = 0.75
-_DOUBLINGS = 30  # far past every `longest`; keeps the power finite
-
-TROUBLE = Backoff(1, 60)
-REFUSAL = Backoff(60, 900)
-"""After refused credentials: slowly enough that no account is ever locked for it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Schedule:
-    """When to log in again; `chance` gives numbers in [0, 1), which spread replicas apart."""
-
-    refresh_every: float
-    chance: Callable[[], float]
-
-    def refresh_after(self, lifetime: float) -> float:
-        """Return after how many seconds to replace a token: by 80 % of its lifetime, up to a tenth earlier."""
-        return min(self.refresh_every, 0.8 * lifetime) * (1 - 0.1 * self.chance())
-
-    def retry_after(self, error: LoginError, failures: int) -> float:
-        """Return for how many seconds not to log in, after so many failures in a row."""
-        refused = isinstance(error, CredentialsRefused | GrantRefused)
-        delay = (REFUSAL if refused else TROUBLE).delay(failures, self.chance())
-        return max(delay, min(error.retry_after or 0, REFUSAL.longest))
-
-
-class RateFloor:
-    """The logins that 401s may cause: a bucket of two that refills by one in 30 seconds.
-
-    Without it, a path that answers 401 to every token would cost one login per request.
-    """
-
-    _CAPACITY = 2.0
-    _SECONDS_PER_LOGIN = 30.0
-
-    def __init__(self) -> None:
-        self._filled = self._CAPACITY
-        self._at = float("-inf")
-
-    def take(self, now: Moment) -> bool:
-        """Take one login out of the bucket, if there is one."""
-        passed = now.monotonic - self._at
-        self._filled = min(self._CAPACITY, self._filled + passed / self._SECONDS_PER_LOGIN)
-        self._at = now.monotonic
-        if self._filled < 1:
-            return False
-        self._filled -= 1
-        return True
+LOGIN = {
+    (LoginState.IDLE, Event.BEGAN): LoginState.IN_FLIGHT,
+    (LoginState.IN_FLIGHT, Event.GRANTED): LoginState.IDLE,
+    (LoginState.IN_FLIGHT, Event.FAILED): LoginState.BACKING_OFF,
+    (LoginState.IN_FLIGHT, Event.WAS_REFUSED): LoginState.REFUSED,
+    (LoginState.BACKING_OFF, Event.TIME_CAME): LoginState.IDLE,
+    (LoginState.REFUSED, Event.TIME_CAME): LoginState.IDLE,
+    (LoginState.REFUSED, Event.SECRET_CHANGED): LoginState.IDLE,
+}
+"""What is not in it does not happen: at most one login is in flight, and none begins while another has its time."""

@@ -37,10 +37,11 @@ def system_clock() -> Moment:
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A bearer token (RFC 6750); of two tokens of one account and API, the later has the higher generation."""
+    """A bearer token (RFC 6750)."""
 
     value: str = field(repr=False)
     generation: int
+    """How many tokens of its key there have been, this one counted."""
     obtained_at: Moment
     """When the login for it was sent: a lifetime counted from there ends no later than upstream's own count."""
     refresh_at: Moment

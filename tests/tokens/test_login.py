@@ -14,7 +14,6 @@ import trustme
 
 from proxy.config import Credentials, Secret
 from proxy.errors import (
-    ConfigError,
     CredentialsRefused,
     GrantRefused,
     LoginError,
@@ -128,13 +127,13 @@ def test_a_retry_after_is_read() -> None:
         assert caught.value.retry_after == seconds
 
 
-def login(url: str, *, tls: ssl.SSLContext | None = None, limit: float = 10, password: str = "segredo") -> Login:
-    return Login(url, lambda: Credentials(CREDENTIALS.username, Secret(password)), tls, limit)
+def login(url: str, *, tls: ssl.SSLContext | None = None, limit: float = 10) -> Login:
+    return Login(url, tls, limit)
 
 
 async def failing(url: str, *, tls: ssl.SSLContext | None = None, limit: float = 10) -> LoginError:
     with pytest.raises(LoginError) as caught:
-        await login(url, tls=tls, limit=limit)()
+        await login(url, tls=tls, limit=limit)(CREDENTIALS)
     return caught.value
 
 
@@ -143,10 +142,10 @@ async def test_a_login_in_both_apis() -> None:
     url = await fake.start()
     try:
         for path in ("/api/token", "/v1/token"):
-            grant = await login(url + path)()
+            grant = await login(url + path)(CREDENTIALS)
             assert grant.lifetime > 0
             with pytest.raises(CredentialsRefused, match="Credenciais"):
-                await login(url + path, password="wrong")()
+                await login(url + path)(Credentials(CREDENTIALS.username, Secret("wrong")))
         assert fake.state()["logins"] == 4
     finally:
         await fake.stop()
@@ -232,7 +231,7 @@ async def test_tls_is_checked() -> None:
     fake = FakeInvoisys()
     url = await fake.start("localhost", ssl_context=serving)
     try:
-        assert (await login(f"{url}/api/token", tls=trusting)()).lifetime > 0
+        assert (await login(f"{url}/api/token", tls=trusting)(CREDENTIALS)).lifetime > 0
         untrusted = await failing(f"{url}/api/token")
         assert "its certificate was rejected" in untrusted.detail
         misnamed = await failing(f"{url.replace('localhost', '127.0.0.1')}/api/token", tls=trusting)
@@ -240,11 +239,3 @@ async def test_tls_is_checked() -> None:
         assert fake.state()["logins"] == 1
     finally:
         await fake.stop()
-
-
-async def test_credentials_that_cannot_be_read() -> None:
-    def unreadable() -> Credentials:
-        raise ConfigError("accounts.default.password_file: /x is empty")
-
-    with pytest.raises(LoginError, match="/x is empty"):
-        await Login("http://localhost/", unreadable, None, 1)()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from proxy.config import Credentials, Secret
 from proxy.errors import CredentialsRefused, LoginError, LoginThrottled, LoginTimedOut, LoginUnreachable, Overloaded
 from proxy.tokens import MemoryStore, Refresher, Schedule, Token, TokenKey
 from proxy.tokens.login import Grant
@@ -31,6 +32,8 @@ class Bench:
         self.takes = 0.5
         self.lifetime = 24 * HOUR
         self.failure: Exception | None = None
+        self.credentials = Credentials("user", Secret("first"))
+        self.refuses: Secret | None = None
         self.store = MemoryStore(clock)
         self.waiting = waiting
         self.chance = chance
@@ -39,17 +42,19 @@ class Bench:
     def another(self) -> Refresher:
         return Refresher(
             KEY,
+            lambda: self.credentials,
             self._log_in,
             self.store,
-            schedule=Schedule(12 * HOUR, lambda: self.chance),
+            schedule=Schedule(12 * HOUR, 15, lambda: self.chance),
             clock=self.clock,
             waiting=WaitingRoom(self.waiting),
-            patience=15,
         )
 
-    async def _log_in(self) -> Grant:
+    async def _log_in(self, credentials: Credentials) -> Grant:
         self.logins.append(self.clock.monotonic)
         await asyncio.sleep(self.takes)
+        if credentials.password == self.refuses:
+            raise CredentialsRefused("Credenciais inválidas.")
         if self.failure is not None:
             raise self.failure
         return Grant(f"token-{len(self.logins)}", self.lifetime)
@@ -245,6 +250,33 @@ async def _a_retry_after_is_honoured(bench: Bench) -> None:
 
 
 test_a_retry_after_is_honoured = in_virtual_time(_a_retry_after_is_honoured)
+
+
+async def _other_credentials_are_tried_at_once_where_the_first_were_refused(bench: Bench) -> None:
+    bench.refuses = Secret("first")
+    bench.refresher.start()
+    await bench.passes(30)
+    assert len(bench.logins) == 1
+    bench.credentials = Credentials("user", Secret("second"))
+    await bench.passes(1.6)
+    assert len(bench.logins) == 2
+    assert await bench.value() == "token-2"
+
+
+test_other_credentials_are_tried_at_once = in_virtual_time(
+    _other_credentials_are_tried_at_once_where_the_first_were_refused
+)
+
+
+async def _other_credentials_do_not_end_a_valid_token(bench: Bench) -> None:
+    assert await bench.value() == "token-1"
+    bench.credentials = Credentials("user", Secret("second"))
+    await bench.passes(HOUR)
+    assert await bench.value() == "token-1"
+    assert len(bench.logins) == 1
+
+
+test_other_credentials_do_not_end_a_valid_token = in_virtual_time(_other_credentials_do_not_end_a_valid_token)
 
 
 async def _it_recovers_by_itself(bench: Bench) -> None:

@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 
 from proxy.errors import CredentialsRefused, GrantRefused, LoginServerFailed, LoginThrottled
 from proxy.tokens import Moment, Schedule, Token
-from proxy.tokens.states import REFUSAL, STEPS, TROUBLE, LoginState, RateFloor, Step, TokenState, token_state
+from proxy.tokens.life import Life
+from proxy.tokens.schedule import REFUSAL, TROUBLE, RateFloor
+from proxy.tokens.states import LOGIN, STEPS, Event, LoginState, Step, TokenState
 
 NOW = Moment(1_800_000_000, 1000)
 CHANCE = st.floats(0, 1, exclude_max=True)
@@ -31,29 +33,62 @@ def test_only_usable_tokens_are_served() -> None:
 
 def test_no_second_login_is_begun() -> None:
     assert not {STEPS[held][LoginState.IN_FLIGHT] for held in STEPS} & {Step.LOGIN, Step.SERVE_AND_LOGIN}
-    assert not {STEPS[held][LoginState.BACKING_OFF] for held in STEPS} & {Step.LOGIN, Step.SERVE_AND_LOGIN}
+    for waiting in (LoginState.BACKING_OFF, LoginState.REFUSED):
+        assert not {STEPS[held][waiting] for held in STEPS} & {Step.LOGIN, Step.SERVE_AND_LOGIN}
+
+
+def test_one_login_at_a_time_and_none_before_its_time() -> None:
+    assert {state for state, event in LOGIN if event is Event.BEGAN} == {LoginState.IDLE}
+    assert {event for state, event in LOGIN if state is LoginState.IN_FLIGHT} == {
+        Event.GRANTED,
+        Event.FAILED,
+        Event.WAS_REFUSED,
+    }
+
+
+def life(token: Token | None) -> Life:
+    made = Life(Schedule(43200, 15, lambda: 0))
+    if token is not None:
+        made.began(NOW)
+        made.granted(token)
+    return made
 
 
 @pytest.mark.parametrize(
-    ("held", "rejected", "state"),
+    ("held", "state"),
     [
-        (None, 0, TokenState.NONE),
-        (token(refresh=1, expires=2), 0, TokenState.VALID),
-        (token(refresh=0, expires=2), 0, TokenState.DUE),
-        (token(refresh=-1, expires=0), 0, TokenState.EXPIRED),
-        (token(refresh=1, expires=2), 1, TokenState.REJECTED),
-        (token(refresh=1, expires=2, generation=2), 1, TokenState.VALID),
+        (None, TokenState.NONE),
+        (token(refresh=1, expires=2), TokenState.VALID),
+        (token(refresh=0, expires=2), TokenState.DUE),
+        (token(refresh=-1, expires=0), TokenState.EXPIRED),
     ],
 )
-def test_token_states(held: Token | None, rejected: int, state: TokenState) -> None:
-    assert token_state(held, rejected, NOW) is state
+def test_token_states(held: Token | None, state: TokenState) -> None:
+    assert life(held).token_state(NOW) is state
+
+
+def test_a_rejected_token() -> None:
+    held = token(refresh=1, expires=2)
+    living = life(held)
+    assert living.rejected(held, NOW)
+    assert living.token_state(NOW) is TokenState.REJECTED
+    living.began(NOW)
+    living.granted(held)  # the same again: then its 401 was about permission
+    assert living.token_state(NOW) is TokenState.VALID
+
+
+def test_an_event_that_cannot_happen_is_a_defect() -> None:
+    living = life(None)
+    living.began(NOW)
+    with pytest.raises(KeyError):
+        living.began(NOW)
 
 
 @given(passed=st.floats(0, 1e9), slept=st.floats(-1e9, 1e9), lifetime=st.floats(1, 1e6))
 def test_a_token_past_its_life_on_either_clock_is_not_usable(passed: float, slept: float, lifetime: float) -> None:
     held = token(refresh=lifetime / 2, expires=lifetime)
     now = Moment(NOW.wall + passed + slept, NOW.monotonic + passed)
-    usable = token_state(held, 0, now) in (TokenState.VALID, TokenState.DUE)
+    usable = life(held).token_state(now) in (TokenState.VALID, TokenState.DUE)
     assert usable == (now.wall < held.expires_at.wall and now.monotonic < held.expires_at.monotonic)
 
 
@@ -66,13 +101,13 @@ def test_delays_stay_within_their_bounds(failures: int, chance: float) -> None:
 
 @given(chance=CHANCE, lifetime=st.floats(1, 7 * 86400))
 def test_a_refresh_comes_by_twelve_hours_and_by_four_fifths_of_the_life(chance: float, lifetime: float) -> None:
-    after = Schedule(43200, lambda: chance).refresh_after(lifetime)
+    after = Schedule(43200, 15, lambda: chance).refresh_after(lifetime)
     latest = min(43200, 0.8 * lifetime)
     assert 0.9 * latest <= after <= latest
 
 
 def test_which_failures_are_refusals() -> None:
-    schedule = Schedule(43200, lambda: 0)
+    schedule = Schedule(43200, 15, lambda: 0)
     assert schedule.retry_after(CredentialsRefused(""), 1) == pytest.approx(60)
     assert schedule.retry_after(GrantRefused(""), 1) == pytest.approx(60)
     assert schedule.retry_after(LoginServerFailed(""), 1) == pytest.approx(1)

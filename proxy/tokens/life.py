@@ -1,0 +1,114 @@
+"""The life of one token, as a machine: events go in with their time, decisions come out. No I/O."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+from proxy.errors import LoginError, LoginTimedOut
+from proxy.tokens.schedule import RateFloor
+from proxy.tokens.states import LOGIN, STEPS, Event, LoginState, Step, TokenState
+
+if TYPE_CHECKING:
+    from proxy.tokens.schedule import Schedule
+    from proxy.tokens.token import Moment, Token
+
+
+class Life:
+    """What is known of one account's token for one API. Every change is one of the methods named after an event."""
+
+    def __init__(self, schedule: Schedule) -> None:
+        self._schedule = schedule
+        self._floor = RateFloor()
+        self._login = LoginState.IDLE
+        self._rejected: str | None = None  # the value that upstream answered 401 to last
+        self._failures = 0  # in a row
+        self._retry_at = 0.0  # on the monotonic clock
+        self.token: Token | None = None
+        self.failure: LoginError | None = None
+        """Of the last login; none after one that succeeded."""
+
+    # --- Decisions ----------------------------------------------------------------------------------------------------
+
+    def step(self, now: Moment) -> Step:
+        """Say what a request that needs a token gets."""
+        return STEPS[self.token_state(now)][self.login_state(now)]
+
+    def token_state(self, now: Moment) -> TokenState:
+        """Judge the token that is held."""
+        token = self.token
+        if token is None:
+            return TokenState.NONE
+        if token.value == self._rejected:
+            return TokenState.REJECTED
+        if token.expires_at.has_come(now):
+            return TokenState.EXPIRED
+        return TokenState.DUE if token.refresh_at.has_come(now) else TokenState.VALID
+
+    def login_state(self, now: Moment) -> LoginState:
+        """Say what the login is doing."""
+        waiting = self._login in (LoginState.BACKING_OFF, LoginState.REFUSED)
+        if waiting and now.monotonic >= self._retry_at:
+            self._login = LOGIN[self._login, Event.TIME_CAME]
+        return self._login
+
+    def wakes_at(self) -> float:
+        """Return when, on the monotonic clock, there is something to do that nobody asks for."""
+        if self.failure is not None:
+            return self._retry_at
+        return cast("Token", self.token).refresh_at.monotonic
+
+    def refusal(self, now: Moment) -> LoginError:
+        """Return the error for a request that comes while logins fail: at once, with the reason and the time left."""
+        failure = cast("LoginError", self.failure)
+        kind = LoginError if isinstance(failure, LoginTimedOut) else type(failure)  # this request did not wait for it
+        left = self._retry_at - now.monotonic
+        return kind(f"{failure.detail}; the next login is in {left:.0f} s", retry_after=left)
+
+    def accepts(self, value: str) -> bool:
+        """Tell whether a token that somebody else obtained is news: neither the one held nor the one rejected."""
+        return value != self._rejected and (self.token is None or value != self.token.value)
+
+    # --- Events -------------------------------------------------------------------------------------------------------
+
+    def began(self, now: Moment) -> None:
+        """A login is in flight."""
+        self._login = LOGIN[self.login_state(now), Event.BEGAN]
+
+    def granted(self, token: Token) -> None:
+        """The login gave a token, or somebody else's did."""
+        self._login = LOGIN[self._login, Event.GRANTED]
+        self._rejected = None  # also where upstream gives the same one again: then its 401 was about permission
+        self._failures = 0
+        self.failure = None
+        self.token = token
+
+    def failed(self, error: LoginError, now: Moment) -> float:
+        """The login failed; return after how many seconds the next one has its time."""
+        self._login = LOGIN[self._login, Event.WAS_REFUSED if error.final else Event.FAILED]
+        self._failures += 1
+        self.failure = error
+        wait = self._schedule.retry_after(error, self._failures)
+        self._retry_at = now.monotonic + wait
+        return wait
+
+    def secret_changed(self) -> bool:
+        """The credentials are others than those that were refused; tell whether that matters."""
+        if self._login is not LoginState.REFUSED:
+            return False
+        self._login = LOGIN[self._login, Event.SECRET_CHANGED]
+        self._failures = 0
+        return True
+
+    def rejected(self, token: Token, now: Moment) -> bool:
+        """Upstream answered 401 to a token; tell whether it was replaced, is being or may be.
+
+        It may not be while logins fail anyway, nor when 401s have caused too many of them: then the 401 is about
+        permission, as far as can be told, and the token stays in service.
+        """
+        if self.token is None or self.token.value != token.value or token.value == self._rejected:
+            return True
+        state = self.login_state(now)
+        if state is LoginState.IN_FLIGHT or (state is LoginState.IDLE and self._floor.take(now)):
+            self._rejected = token.value
+            return True
+        return False

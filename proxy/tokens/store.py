@@ -1,0 +1,68 @@
+"""Where tokens are kept: one small protocol, and what a kept token is."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+import msgspec
+
+if TYPE_CHECKING:
+    from contextlib import AbstractAsyncContextManager
+
+    from proxy.config import Credentials
+
+
+class TokenKey(NamedTuple):
+    """What a token belongs to.
+
+    A sandbox's token never reaches production, and a changed password never finds the old token: both stand in the key.
+    """
+
+    environment: str
+    account: str
+    api: str
+    token_url: str
+    credentials: str = ""
+    """A digest, not the credentials themselves."""
+
+    def of(self, credentials: Credentials) -> TokenKey:
+        """Return the key of a token that these credentials got."""
+        secret = f"{credentials.username}\0{credentials.password.reveal()}".encode("utf-8", "surrogateescape")
+        return self._replace(credentials=hashlib.sha256(secret).hexdigest())
+
+    @property
+    def digest(self) -> str:
+        """One short name for all of it."""
+        return hashlib.sha256("\0".join(self).encode("utf-8", "surrogateescape")).hexdigest()[:32]
+
+
+class Kept(msgspec.Struct, frozen=True):
+    """A token as others read it: by the wall clock, the only one that processes share. Times in seconds."""
+
+    value: str
+    generation: int
+    obtained_at: float
+    expires_at: float
+
+    def __repr__(self) -> str:
+        return f"Kept(generation={self.generation})"
+
+
+class Store(Protocol):
+    """Keeps the last token of each key; none of its methods raises: a store that fails is as good as an empty one."""
+
+    async def load(self, key: TokenKey) -> Kept | None:
+        """Return the last token kept, unless it has expired."""
+
+    async def save(self, key: TokenKey, token: Kept) -> None:
+        """Keep a token in place of the one before."""
+
+    def lock(self, key: TokenKey) -> AbstractAsyncContextManager[None]:
+        """Be the only one, of all who share the store, that logs in for a key.
+
+        Who has waited for the lock looks into the store first: another may have logged in.
+        """
+
+    async def close(self) -> None:
+        """Let go of files and connections."""
