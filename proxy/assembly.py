@@ -10,7 +10,7 @@ from proxy.errors import ConfigError
 from proxy.forward import Api, Apis, Forward, HeldBytes, Holder, Trail
 from proxy.guard import Guard
 from proxy.listener import Listener
-from proxy.tokens import Login, MemoryStore, Refresher, Schedule, TokenKey, system_clock
+from proxy.tokens import Login, Refresher, Schedule, TokenKey, open_store, system_clock
 from proxy.upstream import Dialler, Pool, egress_from, trust
 from proxy.waiting import WaitingRoom
 
@@ -36,10 +36,15 @@ class Assembly:
         self._env = env
         self._access_log = access_log
         self._waiting = WaitingRoom(config.limits.waiting)
-        self._store = MemoryStore(system_clock)
         self._holder = Holder(config.limits.replay_body, HeldBytes(config.limits.replay_memory), config.timeouts.idle)
         self._credentials = {name: CredentialSource(account, env, name) for name, account in config.accounts.items()}
         self._trusted: dict[str | None, ssl.SSLContext] = {}
+        self.store = open_store(
+            config.tokens.store.where.reveal(),
+            key_file=config.tokens.key_file,
+            clock=system_clock,
+            login_timeout=config.timeouts.login,
+        )
         self.pools: dict[str, Pool] = {}
         self.refreshers: dict[tuple[str, str], Refresher] = {}
         """By account and API."""
@@ -104,7 +109,7 @@ class Assembly:
             TokenKey(config.environment, account, name, str(token_url)),
             self._credentials[account],
             login,
-            self._store,
+            self.store,
             schedule=Schedule(config.tokens.refresh_every, config.timeouts.login, random.random),
             clock=system_clock,
             waiting=self._waiting,

@@ -75,6 +75,7 @@ class Sidecar:
         for pool in self._rooms.pools.values():
             pool.close()
         await self._admin.close()
+        await self._rooms.store.close()
 
     def condition(self) -> Condition:
         """Tell whether requests can be served: by the token that is fetched at start, of each account."""

@@ -7,7 +7,7 @@ from proxy.config.model import Account, Admin, Api, Config, Drain, Limits, Liste
 from proxy.config.schema import json_schema
 from proxy.config.secret import Secret
 from proxy.config.show import redacted
-from proxy.config.values import Bind, Duration, EgressProxy, HttpUrl, Origin, Size
+from proxy.config.values import Bind, Duration, EgressProxy, HttpUrl, Origin, Size, StoreAddress
 
 __all__ = [
     "Account",
@@ -27,6 +27,7 @@ __all__ = [
     "Origin",
     "Secret",
     "Size",
+    "StoreAddress",
     "Timeouts",
     "Tokens",
     "json_schema",

@@ -36,6 +36,7 @@ class _Checks:
         for name, api in self._config.apis.items():
             self._api(("apis", name), api)
         self._prefixes()
+        self._key_file()
 
     def _sound(self, path: Path) -> bool:
         return not self._faults.touches(path)
@@ -110,3 +111,9 @@ class _Checks:
             overlap = one.startswith(other) or other.startswith(one)
             if overlap and self._sound(first) and self._sound(second):
                 self._fault(second, f'expected a path apart from {spelled(first)}, which is {one}, found "{other}"')
+
+    def _key_file(self) -> None:
+        tokens = self._config.tokens
+        if self._sound(("tokens",)) and tokens.key_file is not None and not tokens.store.shared_over_a_network:
+            found = f"expected only beside a store in Redis; tokens.store is {tokens.store}"
+            self._fault(("tokens", "key_file"), found)

@@ -7,7 +7,7 @@ import msgspec
 from msgspec import Meta
 
 from proxy.config.secret import Secret
-from proxy.config.values import Bind, Duration, EgressProxy, HttpUrl, Origin, Size
+from proxy.config.values import Bind, Duration, EgressProxy, HttpUrl, Origin, Size, StoreAddress
 
 T = TypeVar("T")
 
@@ -19,9 +19,6 @@ Prefix = Annotated[
         pattern=r"^/([A-Za-z0-9_~-][A-Za-z0-9._~-]*/)*$",
         extra={"expected": "a path that begins and ends with /, such as /api/"},
     ),
-]
-Store = Annotated[
-    str, Meta(pattern="^memory$", extra={"expected": "memory (stores that replicas share are not in this version)"})
 ]
 MAY_BE_ZERO = {"zero": True}
 API_NAMES = ["2.0", "3.0"]
@@ -104,7 +101,12 @@ class Tokens(_Section, frozen=True, kw_only=True):
     refresh_every: Annotated[Duration, Meta(description="A token is replaced after this time.")] = _default(
         Duration.parse("12h")
     )
-    store: Annotated[Store, Meta(description="Where tokens are kept.")] = "memory"
+    store: Annotated[
+        StoreAddress, Meta(description="Where tokens are kept: memory, file:/path, redis://host:port/db or rediss.")
+    ] = _default(StoreAddress.parse("memory"))
+    key_file: Annotated[
+        Text | None, Meta(description="A file with the key that encrypts tokens in Redis; only for redis and rediss.")
+    ] = None
 
 
 class Timeouts(_Section, frozen=True, kw_only=True):

@@ -8,10 +8,10 @@ import msgspec
 
 from proxy.config.model import Account, Admin, Api, Config, Drain, Limits, Listener, Log, Timeouts, Tokens
 from proxy.config.show import plain
-from proxy.config.values import Bind, EgressProxy, HttpUrl, Origin
+from proxy.config.values import Bind, EgressProxy, HttpUrl, Origin, StoreAddress
 
 _SECTIONS = (Config, Account, Listener, Admin, Api, Tokens, Timeouts, Limits, Drain, Log)
-_TEXTS = (Bind, EgressProxy, Origin, HttpUrl)
+_TEXTS = (Bind, EgressProxy, Origin, HttpUrl, StoreAddress)
 
 
 def json_schema() -> dict[str, Any]:

@@ -187,6 +187,38 @@ class EgressProxy:
         return f"http://{'***@' if self.credentials else ''}{_bracketed(self.host)}:{self.port}"
 
 
+@dataclass(frozen=True, slots=True)
+class StoreAddress:
+    """Where tokens are kept: `memory`, a file, or a Redis, whose user name and password are never shown."""
+
+    pattern: ClassVar[str] = (
+        r"^(?:memory|file:(?://)?(/[^/\x00-\x1f](?:[^\x00-\x1f]*[^/\x00-\x1f])?)"
+        rf"|rediss?://(?:[^:@/?#]*:[^@/?#]+@)?({_HOST})(?::([0-9]{{1,5}}))?/[0-9]{{1,5}})$"
+    )
+
+    kind: str
+    """`memory`, `file`, `redis` or `rediss`."""
+    where: Secret
+    """All of it."""
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read `memory`, `file:/path`, or `redis://user:password@host:port/db`; `rediss` is over TLS."""
+        found = re.fullmatch(cls.pattern, text)
+        if not found or (found[2] and not _is_host(found[2])) or not 0 < int(found[3] or 1) <= _LAST_PORT:
+            raise ValueError("memory, file:/path, redis://host:6379/0 or rediss://user:password@host:6379/0")
+        return cls(text.partition(":")[0], Secret(f"file:{found[1]}" if found[1] else text))
+
+    @property
+    def shared_over_a_network(self) -> bool:
+        """Whether tokens leave this machine."""
+        return self.kind in {"redis", "rediss"}
+
+    def __str__(self) -> str:
+        text = self.where.reveal()
+        return re.sub(r"//.*@", "//***@", text) if self.shared_over_a_network else text
+
+
 def _match(pattern: str, text: str, expected: str) -> re.Match[str]:
     if re.match(r"[^/]*//[^/?#]*@", text):
         raise ValueError("a URL without a user name or password in it")

@@ -2,6 +2,7 @@
 
 from proxy.tokens.login import Login
 from proxy.tokens.memory import MemoryStore
+from proxy.tokens.opening import open_store
 from proxy.tokens.refresher import Refresher
 from proxy.tokens.schedule import Schedule
 from proxy.tokens.store import Store, TokenKey
@@ -17,5 +18,6 @@ __all__ = [
     "Store",
     "Token",
     "TokenKey",
+    "open_store",
     "system_clock",
 ]

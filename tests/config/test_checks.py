@@ -246,6 +246,18 @@ def test_loopback_belongs_to_either_environment(accept: Load, environment: str) 
     assert str(config.apis["2.0"].token_url) == "http://[::1]:2/api/token"
 
 
+@pytest.mark.parametrize("store", ["memory", "file:/run/x/tokens.json"])
+def test_a_key_file_without_a_redis(refuse: Refuse, store: str) -> None:
+    (fault,) = refuse(f"tokens: {{store: {store}, key_file: /key}}")
+    column = 29 + len(store)
+    expected = "tokens.key_file: expected only beside a store in Redis"
+    assert fault == f"config.yaml:1:{column}: {expected}; tokens.store is {store}"
+
+
+def test_a_key_file_beside_a_redis(accept: Load) -> None:
+    assert accept("tokens: {store: 'redis://redis:6379/0', key_file: /key}").tokens.key_file == "/key"
+
+
 def test_a_part_with_faults_of_its_own_is_not_judged_further(refuse: Refuse) -> None:
     text = "accounts: {a: {username: 1}}\nlisteners: [{bind: x}, {bind: y}]\napis: {2.0: {url: x}}\nenvironment: x\n"
     assert [fault.split(": expected")[0] for fault in refuse(text, CREDENTIALS | {"INVOISYS_ADMIN": "x"})] == [

@@ -101,7 +101,7 @@ listeners:
 apis:
   2.0: {prefix: /v1, proxy: http://u:hunter2@a:x}
   2.1: {}
-tokens: {store: redis://host/0}
+tokens: {store: 'redis://u:hunter2@host'}
 timeouts: {connect: 30, login: 0s, response: [1], idle: soon}
 limits: {connections: 0, waiting: many, replay_body: 5}
 admin: null
@@ -134,8 +134,8 @@ colour: blue
             'http://user:password@host:3128, found "http://***@a:x"'
         ),
         (
-            "config.yaml:11:17: tokens.store: expected memory (stores that replicas share are not in this version), "
-            'found "redis://host/0"'
+            "config.yaml:11:17: tokens.store: expected memory, file:/path, redis://host:6379/0 or "
+            'rediss://user:password@host:6379/0, found "redis://***@host"'
         ),
         "config.yaml:12:21: timeouts.connect: expected a unit after the number (ms, s, m, h or d), found the number 30",
         'config.yaml:12:32: timeouts.login: expected more than 0, found "0s"',
@@ -254,6 +254,14 @@ def test_the_password_of_an_egress_proxy_is_not_shown(accept: Load) -> None:
 def test_what_is_no_egress_proxy(refuse: Refuse, url: str) -> None:
     (fault,) = refuse(f"apis: {{2.0: {{proxy: '{url}'}}}}")
     assert "expected a proxy such as http://host:3128" in fault
+
+
+def test_the_password_of_a_redis_is_not_shown(accept: Load) -> None:
+    config = accept("tokens: {store: 'rediss://user:hun%40ter2@redis.example:6380/1', key_file: /k}")
+    assert config.tokens.store.where.reveal() == "rediss://user:hun%40ter2@redis.example:6380/1"
+    assert str(config.tokens.store) == "rediss://***@redis.example:6380/1"
+    assert "rediss://***@redis.example:6380/1" in redacted(config)
+    assert "ter2" not in redacted(config) + repr(config)
 
 
 def test_what_may_be_zero(accept: Load) -> None:

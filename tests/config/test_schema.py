@@ -68,6 +68,8 @@ def test_defaults_are_written_as_in_a_file() -> None:
         ("{apis: {'2.0': {proxy: x}}}", "$.apis['2.0'].proxy"),
         ("{accounts: {a: {password: ''}}}", "$.accounts.a.password"),
         ("{tokens: {store: redis}}", "$.tokens.store"),
+        ("{tokens: {store: 'file:tokens.json'}}", "$.tokens.store"),
+        ("{tokens: {key_file: ''}}", "$.tokens.key_file"),
     ],
 )
 def test_it_refuses(text: str, path: str) -> None:

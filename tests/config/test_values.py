@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.config import Bind, Duration, HttpUrl, Origin, Size
+from proxy.config import Bind, Duration, HttpUrl, Origin, Size, StoreAddress
 
 DURATION = "a duration such as 500ms, 30s, 5m, 12h or 1d"
 UNIT = "a unit after the number (ms, s, m, h or d)"
@@ -17,6 +17,7 @@ BIND_ADDRESS = "an address before the port: 127.0.0.1:8080 for this machine alon
 ORIGIN = "https://host or https://host:port, with no path after it"
 URL = "a URL such as https://host/path, with no fragment"
 HTTPS = "https:// (plain http:// is for loopback hosts alone)"
+STORE = "memory, file:/path, redis://host:6379/0 or rediss://user:password@host:6379/0"
 USERINFO = "a URL without a user name or password in it"
 
 
@@ -236,6 +237,58 @@ def test_no_urls(text: str, expected: str) -> None:
     with pytest.raises(ValueError) as caught:
         HttpUrl.parse(text)
     assert str(caught.value) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "where", "shown"),
+    [
+        ("memory", "memory", "memory", "memory"),
+        ("file:/run/proxy/tokens.json", "file", "file:/run/proxy/tokens.json", "file:/run/proxy/tokens.json"),
+        ("file:///run/proxy/tokens.json", "file", "file:/run/proxy/tokens.json", "file:/run/proxy/tokens.json"),
+        ("file:/t", "file", "file:/t", "file:/t"),
+        ("file:/a b@c/é", "file", "file:/a b@c/é", "file:/a b@c/é"),
+        ("redis://redis/0", "redis", "redis://redis/0", "redis://redis/0"),
+        ("redis://[::1]:6379/15", "redis", "redis://[::1]:6379/15", "redis://[::1]:6379/15"),
+        ("redis://u:p@redis:6379/0", "redis", "redis://u:p@redis:6379/0", "redis://***@redis:6379/0"),
+        ("rediss://:p@10.0.0.1/0", "rediss", "rediss://:p@10.0.0.1/0", "rediss://***@10.0.0.1/0"),
+    ],
+)
+def test_store_addresses(text: str, kind: str, where: str, shown: str) -> None:
+    address = StoreAddress.parse(text)
+    assert (address.kind, address.where.reveal(), str(address)) == (kind, where, shown)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "Memory",
+        "memory:",
+        "file:",
+        "file:/",
+        "file:///",
+        "file:tokens.json",
+        "file:/run/proxy/",
+        "file://host/tokens.json",
+        "file:/a\0b",
+        "file:/a\n",
+        "redis",
+        "redis://",
+        "redis://redis",
+        "redis://redis:6379",
+        "redis://redis/x",
+        "redis://redis:0/0",
+        "redis://redis:65536/0",
+        "redis://[::g]/0",
+        "redis://u@redis/0",
+        "redis://redis/0?x=1",
+        "unix:/run/redis.sock",
+    ],
+)
+def test_no_store_addresses(text: str) -> None:
+    with pytest.raises(ValueError) as caught:
+        StoreAddress.parse(text)
+    assert str(caught.value) == STORE
 
 
 def test_values_are_frozen() -> None:
