@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _BACKLOG = 4096
+_LOOK_EVERY = 0.02
+"""Seconds between two looks at whether slow callers have taken their answers."""
+
 _LAST_WORDS = 0.1
 """Seconds for a cut request to end in."""
 
@@ -163,11 +166,18 @@ class Listener:
         Until then a connection without a request stays open: to close it could meet a request on its way, whose caller
         would not know what became of it. A request that comes now is answered that the sidecar is stopping.
         """
+        if self._connections is None:
+            return
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout):
                 await self.forward.emptied()
-        if self._connections is not None:
-            await self._connections.shutdown(_LAST_WORDS)
+                while any(map(_unsent, self._connections.connections)):  # noqa: ASYNC110 - no event tells
+                    await asyncio.sleep(_LOOK_EVERY)
+        await self._connections.shutdown(_LAST_WORDS)
+
+
+def _unsent(connection: web.RequestHandler) -> bool:
+    return connection.transport is not None and connection.transport.get_write_buffer_size() > 0
 
 
 def unix_socket(path: str) -> socket.socket:

@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.config import written
 from tests.support.processes import Fake, Process, Sidecar, sidecar
-from tests.support.wire import ask, send
+from tests.support.wire import ask, connect, read_reply, send
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -59,6 +59,21 @@ async def test_a_request_that_takes_longer_than_the_drain_is_cut(fake: Fake, tmp
         assert (left["error"], left["outcome"]) == ("caller-gone", "unknown")
         assert heard["request_id"] == left["request_id"]
         assert heard["detail"] == "the sidecar stopped before the answer was whole"
+
+
+async def test_a_caller_that_reads_slowly_gets_its_answer_whole_while_the_sidecar_stops(
+    fake: Fake, proxy: Sidecar
+) -> None:
+    await fake.do("inbox", documents=50, size=200_000)
+    reader, writer = await connect(proxy.url)
+    writer.write(b"GET /v1/nfe-entrada/eventos-nsui/12345678000195/0 HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    await fake.reached(requests=1)
+    proxy.process.signal(signal.SIGTERM)
+    proxy.process.event("stopping")
+    reply = await read_reply(reader)
+    assert len(reply.body) > 10_000_000
+    assert proxy.process.wait() == 0
+    writer.close()
 
 
 def test_wrong_usage() -> None:
