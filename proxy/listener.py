@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import EMPTY_PAYLOAD, web
+from aiohttp.http import RawRequestMessage
 from aiohttp.http_exceptions import BadHttpMessage, LineTooLong
 
 from proxy.errors import HeadersTooLarge, InternalError, MalformedRequest, TargetTooLong
@@ -81,11 +82,15 @@ class CallerConnection(web.RequestHandler):
             self._line = b""
             if not data.isascii() and _REQUEST_LINE.fullmatch(line := data[:end]):
                 data = ascii_line(line) + data[end:]
-        before = self._request_count
+        before, unfinished = self._request_count, self._payload
         super().data_received(data)
         if self._request_count != before:
-            self._payload = self._messages[-1][1]
+            message, self._payload = self._messages[-1]
             self._head_bytes = 0
+            if not isinstance(message, RawRequestMessage) and not unfinished.is_eof():
+                # What cannot be parsed is the rest of this body: whoever reads it would wait for ever.
+                unfinished.set_exception(web.RequestPayloadError())
+                unfinished.feed_eof()
         elif between:
             self._head_bytes += len(data)
             if self._head_bytes > _LARGEST_HEAD:

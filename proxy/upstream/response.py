@@ -17,6 +17,7 @@ MAX_HEAD = 64 * 1024
 
 MAX_FIELDS = 200
 
+_BETWEEN = len(b": \r\n")
 _FIRST_FINAL_STATUS = 200
 
 
@@ -32,6 +33,7 @@ class Response:
         "_head_only",
         "_parser",
         "_pieces",
+        "_unparsed",
         "begun",
         "buffered",
         "ended",
@@ -48,6 +50,7 @@ class Response:
         """`head_only`: no body follows, whatever the head says, as in the answer to HEAD (RFC 9110, section 9.3.2)."""
         self._head_only = head_only
         self._head_bytes = 0
+        self._unparsed = 0
         self._chunked = False
         self._pieces: list[bytes] = []
         self._parser: HttpResponseParser | None = HttpResponseParser(self)
@@ -90,9 +93,9 @@ class Response:
         if self.ended:
             self.close()
         elif not self.headed:
-            self._head_bytes += len(data)
-            if self._head_bytes > MAX_HEAD:
-                raise MalformedAnswer(f"its head is larger than {MAX_HEAD} bytes")
+            self._unparsed += len(data)
+            if self._unparsed > MAX_HEAD:  # a field that does not end, so that `on_header` never sees it
+                raise _head_too_large()
 
     def close(self) -> None:
         """Let go of the parser: it refers back to this object, and two that hold each other wait for the collector."""
@@ -127,6 +130,9 @@ class Response:
         if self.headed:
             return  # a trailer, for which the answer to the caller has no place
         self.headers.append((name, value))
+        self._head_bytes += len(name) + len(value) + _BETWEEN
+        if self._head_bytes > MAX_HEAD:
+            raise _head_too_large()
         if len(self.headers) > MAX_FIELDS:
             raise MalformedAnswer(f"it has more than {MAX_FIELDS} header fields")
         match name.lower():
@@ -159,3 +165,7 @@ class Response:
 
     def on_message_complete(self) -> None:
         self.ended = self.headed
+
+
+def _head_too_large() -> MalformedAnswer:
+    return MalformedAnswer(f"its head is larger than {MAX_HEAD} bytes")
