@@ -53,7 +53,7 @@ def canonical_path(target: str) -> str | None:
     such a path matches no rule, so that no trick of writing widens one.
     """
     path = unquote_to_bytes(target.partition("?")[0].encode("utf-8", "surrogateescape"))
-    if _AMBIGUOUS.search(path) or "%2f" in target.lower():
+    if _AMBIGUOUS.search(path) or "%2f" in target.partition("?")[0].lower():
         return None
     try:
         return path.decode("utf-8")

@@ -76,7 +76,7 @@ class CallerConnection(web.RequestHandler):
         if data and between and not self._head_bytes:
             data = self._line + data
             end = data.find(b"\n")
-            if end < 0 and len(data) <= _LONGEST_LINE:
+            if end < 0 and data[:1].isupper() and len(data) <= _LONGEST_LINE:
                 self._line = data
                 return
             self._line = b""
@@ -91,7 +91,7 @@ class CallerConnection(web.RequestHandler):
                 # What cannot be parsed is the rest of this body: whoever reads it would wait for ever.
                 unfinished.set_exception(web.RequestPayloadError())
                 unfinished.feed_eof()
-        elif between:
+        elif between and data.strip(b"\r\n"):  # an empty line may come before a request: RFC 9112, section 2.2
             self._head_bytes += len(data)
             if self._head_bytes > _LARGEST_HEAD:
                 self.force_close()
@@ -145,6 +145,7 @@ class Listener:
         self.forward = forward
         self._server: asyncio.Server | None = None
         self._connections: web.Server | None = None
+        self._file: SocketFile | None = None
 
     async def open(self) -> str:
         """Listen, and return the address, with the port that was chosen where none was given; raises `OSError`."""
@@ -153,6 +154,7 @@ class Listener:
         loop = asyncio.get_running_loop()
         if self._bind.path:
             bound = unix_socket(self._bind.path)
+            self._file = None if _is_abstract(self._bind.path) else SocketFile(self._bind.path)
             self._server = await loop.create_unix_server(self._connections, sock=bound, backlog=_BACKLOG)
             return str(self._bind)
         self._server = await loop.create_server(self._connections, self._bind.host, self._bind.port, backlog=_BACKLOG)
@@ -162,11 +164,12 @@ class Listener:
         """Take no further connections."""
         if self._server is not None:
             self._server.close()
-            if self._bind.path and not _is_abstract(self._bind.path):
-                Path(self._bind.path).unlink(missing_ok=True)
+            self._server = None
+            if self._file is not None:
+                self._file.remove()
 
-    async def drain(self, timeout: float) -> None:  # noqa: ASYNC109 - no error: what takes longer is cut
-        """Wait up to `timeout` seconds for the requests in flight, then end every connection.
+    async def finish(self, timeout: float) -> None:  # noqa: ASYNC109 - no error: what takes longer is cut
+        """Wait up to `timeout` seconds for the requests in flight, and for slow callers to take their answers.
 
         Until then a connection without a request stays open: to close it could meet a request on its way, whose caller
         would not know what became of it. A request that comes now is answered that the sidecar is stopping.
@@ -178,11 +181,29 @@ class Listener:
                 await self.forward.emptied()
                 while any(map(_unsent, self._connections.connections)):  # noqa: ASYNC110 - no event tells
                     await asyncio.sleep(_LOOK_EVERY)
-        await self._connections.shutdown(_LAST_WORDS)
+
+    async def end(self) -> None:
+        """End every connection."""
+        if self._connections is not None:
+            await self._connections.shutdown(_LAST_WORDS)
 
 
 def _unsent(connection: web.RequestHandler) -> bool:
     return connection.transport is not None and connection.transport.get_write_buffer_size() > 0
+
+
+class SocketFile:
+    """The file of a Unix socket, which is removed only while it is still ours."""
+
+    def __init__(self, path: str) -> None:
+        self._path = Path(path)
+        self._inode = self._path.stat().st_ino
+
+    def remove(self) -> None:
+        """Remove the file, unless another server has put its own in the place."""
+        with contextlib.suppress(FileNotFoundError):
+            if self._path.stat().st_ino == self._inode:
+                self._path.unlink()
 
 
 def unix_socket(path: str) -> socket.socket:

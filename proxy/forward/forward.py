@@ -24,7 +24,7 @@ from proxy.errors import (
     Overloaded,
     ProxyError,
 )
-from proxy.forward.answer import Answer, CallerGone
+from proxy.forward.answer import Answer
 from proxy.forward.call import Call
 from proxy.forward.problem import STAND_IN_TOKEN
 from proxy.forward.target import is_token_path, masked, restored
@@ -96,7 +96,7 @@ class Forward:
             await self._forward(request, target, answer, line)
         except ProxyError as error:
             self._refuse(request, answer, line, error)
-        except (asyncio.CancelledError, CallerGone):
+        except (asyncio.CancelledError, ConnectionError):
             line.error = "caller-gone"
             raise
         except Exception:
@@ -121,7 +121,7 @@ class Forward:
         if request.version >= HttpVersion11 and request.headers.get("Expect", "").lower() == "100-continue":
             await api.refresher.token()
             answer.go_on()
-        trail = self._trail.lines(request.remote, request.headers.get("Host", "")) if self._trail else b""
+        trail = self._trail.lines(request.remote or "", request.headers.get("Host", "")) if self._trail else b""
         with await self._holder.read(request) as body, Call(request, target, api, body, line, trail) as call:
             try:
                 await api.refresher.token()
@@ -130,8 +130,8 @@ class Forward:
                     await self._replay(call)
                 if self.closing:
                     answer.close_after()
-                await answer.relay(call.exchange, api.origin)
-            except (asyncio.CancelledError, CallerGone):
+                await answer.relay(call.exchange, api.origin, self._holder.stall)
+            except (asyncio.CancelledError, ConnectionError):
                 self._hear_out(call)
                 raise
 
@@ -200,6 +200,8 @@ class Forward:
         if answer.begun:
             answer.break_off()
             return
-        if self.draining or not request.content.is_eof() or isinstance(error, MalformedRequest | BrokenUpload):
+        unread = not request.content.is_eof() or isinstance(error, MalformedRequest | BrokenUpload)
+        # Behind an upgrade that was asked for, aiohttp's parser does not say where the next request begins.
+        if self.draining or unread or "Upgrade" in request.headers:
             answer.close_after()
         answer.refuse(error, line.request_id)

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
+_LOOK_AGAIN = 0.1
+"""Seconds, at least, between two looks at a schedule that has nothing to do yet."""
+
+
 class Refresher:
     """Gives the token to those who ask, and replaces it: ahead of time, or because upstream rejected it.
 
@@ -77,6 +81,10 @@ class Refresher:
         if self._step() in (Step.SERVE, Step.SERVE_AND_LOGIN):
             return cast("Token", self._token)
         raise LoginError("the token from the login could not be used any more", retry_after=1)
+
+    def current(self) -> Token | None:
+        """Return the token if it is usable now, without waiting."""
+        return self._token if self._step() in (Step.SERVE, Step.SERVE_AND_LOGIN) else None
 
     async def renew(self, rejected: Token) -> bool:
         """Wait for a token newer than the one that upstream answered 401 to; false where no login may be made for it.
@@ -232,10 +240,11 @@ class Refresher:
         if self._timer is not None:
             self._timer.cancel()
         delay = max(0.0, at - self._clock().monotonic)
-        self._timer = asyncio.get_running_loop().call_later(delay, self._wake, at)
+        self._timer = asyncio.get_running_loop().call_later(delay, self._wake)
 
-    def _wake(self, at: float) -> None:
+    def _wake(self) -> None:
         if self._step() in (Step.LOGIN, Step.SERVE_AND_LOGIN):
             self._start_login()
-        elif self._login is None:
-            self._set_timer(at)  # a timer may fire a little before its time
+        elif self._login is None and self._token is not None:
+            # It fired a little before its time, or the wall clock was set back since.
+            self._set_timer(max(self._token.refresh_at.monotonic, self._clock().monotonic + _LOOK_AGAIN))
