@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
@@ -83,7 +84,7 @@ class Holder:
             return Body(Framing(), b"")
         length = None if said is None else int(said)
         held = 0
-        pieces: list[bytes] = []
+        pieces: deque[bytes] = deque()
         if length is not None and length > _LARGEST_LENGTH:
             raise MalformedRequest("the Content-Length is not one that a body can have")
         try:
@@ -98,7 +99,7 @@ class Holder:
         except BaseException:
             self.budget.give_back(held)
             raise
-        wire = self._stream(b"".join(pieces), request.content, chunked=chunked)
+        wire = self._stream(pieces, request.content, chunked=chunked)
         return Body(Framing(length, chunked), wire, held, self.budget)
 
     async def _piece(self, content: StreamReader) -> bytes:
@@ -112,11 +113,10 @@ class Holder:
         except web.RequestPayloadError:
             raise MalformedRequest("the framing of the body is malformed") from None
 
-    async def _stream(self, piece: bytes, content: StreamReader, *, chunked: bool) -> AsyncIterator[bytes]:
+    async def _stream(self, pieces: deque[bytes], content: StreamReader, *, chunked: bool) -> AsyncIterator[bytes]:
         try:
-            while piece or (piece := await self._piece(content)):
+            while piece := pieces.popleft() if pieces else await self._piece(content):
                 yield b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece
-                piece = b""
         except SlowBody as error:
             raise StalledUpload(error.detail) from None
         except MalformedRequest as error:

@@ -130,7 +130,7 @@ async def test_a_chunked_body_that_turns_out_large_streams_on_behind_what_was_re
         assert held.budget.taken == 5
         caller.content.feed_data(b"x" * 17)
         caller.content.feed_eof()
-        assert await on_the_wire(body) == (b"b\r\n12345678901\r\n11\r\nxxxxxxxxxxxxxxxxx\r\n0\r\n\r\n")
+        assert await on_the_wire(body) == (b"5\r\n12345\r\n6\r\n678901\r\n11\r\nxxxxxxxxxxxxxxxxx\r\n0\r\n\r\n")
     assert held.budget.taken == 0
 
 
