@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+FUZZ_FOUND := $(VENV)/fuzz-found
 
 .DEFAULT_GOAL := help
 
@@ -26,6 +27,13 @@ lint: $(VENV)/dev ## Check style, types and layers.
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+.PHONY: fuzz
+fuzz: $(VENV)/fuzz ## Try answers of upstream for a minute, guided by coverage.
+	@mkdir -p $(FUZZ_FOUND)/corpus
+	PYTHONPATH=. $(BIN)/python tests/fuzz/fuzz_response.py -max_total_time=60 -max_len=4096 -timeout=10 \
+		-artifact_prefix=$(FUZZ_FOUND)/ $(FUZZ_FOUND)/corpus tests/fuzz/corpus $(ARGS) \
+		|| { echo "A case that fails is in $(FUZZ_FOUND); keep it: move it to tests/fuzz/corpus." >&2; exit 1; }
+
 .PHONY: format
 format: $(VENV)/dev ## Put the code into the one form.
 	$(BIN)/ruff format .
@@ -42,6 +50,8 @@ lock: $(VENV)/dev ## Lock the newest versions that fit, with their hashes.
 		--custom-compile-command "make lock" -o requirements.lock pyproject.toml
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate \
 		--custom-compile-command "make lock" --group dev -c requirements.lock -o requirements-dev.lock pyproject.toml
+	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate \
+		--custom-compile-command "make lock" -o requirements-fuzz.lock --group fuzz
 
 .PHONY: clean
 clean: ## Remove what the commands made.
@@ -61,4 +71,11 @@ $(VENV)/run: requirements.lock | $(VENV)/made
 
 $(VENV)/dev: requirements-dev.lock $(VENV)/run
 	@$(PIP) install --require-hashes -r requirements-dev.lock
+	@touch $@
+
+# The fuzzer is a compiled program, built for some versions of Python and kinds of machine only.
+$(VENV)/fuzz: requirements-fuzz.lock $(VENV)/dev
+	@$(PIP) install --only-binary :all: --require-hashes -r requirements-fuzz.lock \
+		|| { echo "atheris, the fuzzer, has no wheel for this machine's $$($(BIN)/python -V); what it has found" \
+			"before is tried again by: make test ARGS=tests/fuzz" >&2; exit 1; }
 	@touch $@

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 OK, FAILED, WRONG = 0, 1, 2
 
 _HEALTH_TIMEOUT = 5.0
+_LAST_PORT = 65535
 
 _DEMO_MAY_CHOOSE = ("INVOISYS_LISTEN", "INVOISYS_ADMIN", "INVOISYS_LOG_LEVEL", "INVOISYS_LOG_FORMAT")
 
@@ -99,7 +100,7 @@ def _fake(options: argparse.Namespace) -> int:
     from proxy.fake import FakeInvoisys, ScriptError, load_script
 
     host, _, port = options.listen.rpartition(":")
-    if not host or not port.isdigit():
+    if not host or not port.isdigit() or int(port) > _LAST_PORT:
         raise ConfigError(f"--listen: expected HOST:PORT, found {options.listen!r}")
     try:
         script = load_script(options.script) if options.script else None
@@ -120,11 +121,12 @@ def _health(options: argparse.Namespace) -> int:
     bind = load(options.config, os.environ).admin.bind
     try:
         status, report = _ask(bind, "/readyz")
-    except (OSError, ValueError, http.client.HTTPException) as error:
+        said = "; ".join((report["status"], *report["reasons"]))
+    except (OSError, ValueError, KeyError, http.client.HTTPException) as error:
         print(f"no sidecar answers at {bind}: {error}", file=sys.stderr)
         return FAILED
     ready = status == http.HTTPStatus.OK
-    print("; ".join((report["status"], *report["reasons"])), file=sys.stdout if ready else sys.stderr)
+    print(said, file=sys.stdout if ready else sys.stderr)
     return OK if ready else FAILED
 
 

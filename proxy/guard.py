@@ -40,8 +40,6 @@ MAX_TARGET = 16 * 1024
 MAX_HEAD = 64 * 1024
 MAX_FIELDS = 200
 
-_VERSIONS = (HttpVersion11, HttpVersion10)
-
 _HOST = re.compile(r"(?P<name>\[[0-9a-f:.]+\]|[0-9a-z._-]+)(?::(?P<port>[0-9]{1,5}))?", re.IGNORECASE)
 _LARGEST_PORT = 65535
 _RULE = re.compile(r"(?P<method>[A-Z]+|\*) (?P<path>/[^*\s]*)(?P<prefix>\*?)")
@@ -55,7 +53,7 @@ def canonical_path(target: str) -> str | None:
     such a path matches no rule, so that no trick of writing widens one.
     """
     path = unquote_to_bytes(target.partition("?")[0].encode("utf-8", "surrogateescape"))
-    if _AMBIGUOUS.search(path) or "%2f" in target.lower():
+    if _AMBIGUOUS.search(path) or "%2f" in target.partition("?")[0].lower():
         return None
     try:
         return path.decode("utf-8")
@@ -149,9 +147,12 @@ class Guard:
             raise Forbidden("no rule of this listener lets this method and path pass")
 
 
-def check_size(version: HttpVersion, target: str, fields: Sequence[tuple[bytes, bytes]]) -> None:
-    """Refuse what is larger than is forwarded, and versions that only look like HTTP/1."""
-    if version not in _VERSIONS:
+def check_message(version: HttpVersion, target: str, fields: Sequence[tuple[bytes, bytes]]) -> None:
+    """Refuse what is larger than is forwarded, and what the parser lets pass although its version forbids it."""
+    if version == HttpVersion10:
+        if any(name.lower() == b"transfer-encoding" for name, _ in fields):
+            raise MalformedRequest("HTTP/1.0 has no transfer codings")  # RFC 9112, section 6.1
+    elif version != HttpVersion11:
         raise MalformedRequest("the version is neither HTTP/1.1 nor HTTP/1.0")
     if len(target.encode("utf-8", "surrogateescape")) > MAX_TARGET:
         raise TargetTooLong(f"the request target is longer than {MAX_TARGET} bytes")

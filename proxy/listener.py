@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import EMPTY_PAYLOAD, web
+from aiohttp.http import RawRequestMessage
 from aiohttp.http_exceptions import BadHttpMessage, LineTooLong
 
 from proxy.errors import HeadersTooLarge, InternalError, MalformedRequest, TargetTooLong
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _BACKLOG = 4096
+_LOOK_EVERY = 0.02
+"""Seconds between two looks at whether slow callers have taken their answers."""
+
 _LAST_WORDS = 0.1
 """Seconds for a cut request to end in."""
 
@@ -72,18 +76,22 @@ class CallerConnection(web.RequestHandler):
         if data and between and not self._head_bytes:
             data = self._line + data
             end = data.find(b"\n")
-            if end < 0 and len(data) <= _LONGEST_LINE:
+            if end < 0 and data[:1].isupper() and len(data) <= _LONGEST_LINE:
                 self._line = data
                 return
             self._line = b""
             if not data.isascii() and _REQUEST_LINE.fullmatch(line := data[:end]):
                 data = ascii_line(line) + data[end:]
-        before = self._request_count
+        before, unfinished = self._request_count, self._payload
         super().data_received(data)
         if self._request_count != before:
-            self._payload = self._messages[-1][1]
+            message, self._payload = self._messages[-1]
             self._head_bytes = 0
-        elif between:
+            if not isinstance(message, RawRequestMessage) and not unfinished.is_eof():
+                # What cannot be parsed is the rest of this body: whoever reads it would wait for ever.
+                unfinished.set_exception(web.RequestPayloadError())
+                unfinished.feed_eof()
+        elif between and data.strip(b"\r\n"):  # an empty line may come before a request: RFC 9112, section 2.2
             self._head_bytes += len(data)
             if self._head_bytes > _LARGEST_HEAD:
                 self.force_close()
@@ -137,6 +145,7 @@ class Listener:
         self.forward = forward
         self._server: asyncio.Server | None = None
         self._connections: web.Server | None = None
+        self._file: SocketFile | None = None
 
     async def open(self) -> str:
         """Listen, and return the address, with the port that was chosen where none was given; raises `OSError`."""
@@ -145,6 +154,7 @@ class Listener:
         loop = asyncio.get_running_loop()
         if self._bind.path:
             bound = unix_socket(self._bind.path)
+            self._file = None if _is_abstract(self._bind.path) else SocketFile(self._bind.path)
             self._server = await loop.create_unix_server(self._connections, sock=bound, backlog=_BACKLOG)
             return str(self._bind)
         self._server = await loop.create_server(self._connections, self._bind.host, self._bind.port, backlog=_BACKLOG)
@@ -154,20 +164,46 @@ class Listener:
         """Take no further connections."""
         if self._server is not None:
             self._server.close()
-            if self._bind.path and not _is_abstract(self._bind.path):
-                Path(self._bind.path).unlink(missing_ok=True)
+            self._server = None
+            if self._file is not None:
+                self._file.remove()
 
-    async def drain(self, timeout: float) -> None:  # noqa: ASYNC109 - no error: what takes longer is cut
-        """Wait up to `timeout` seconds for the requests in flight, then end every connection.
+    async def finish(self, timeout: float) -> None:  # noqa: ASYNC109 - no error: what takes longer is cut
+        """Wait up to `timeout` seconds for the requests in flight, and for slow callers to take their answers.
 
         Until then a connection without a request stays open: to close it could meet a request on its way, whose caller
         would not know what became of it. A request that comes now is answered that the sidecar is stopping.
         """
+        if self._connections is None:
+            return
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout):
                 await self.forward.emptied()
+                while any(map(_unsent, self._connections.connections)):  # noqa: ASYNC110 - no event tells
+                    await asyncio.sleep(_LOOK_EVERY)
+
+    async def end(self) -> None:
+        """End every connection."""
         if self._connections is not None:
             await self._connections.shutdown(_LAST_WORDS)
+
+
+def _unsent(connection: web.RequestHandler) -> bool:
+    return connection.transport is not None and connection.transport.get_write_buffer_size() > 0
+
+
+class SocketFile:
+    """The file of a Unix socket, which is removed only while it is still ours."""
+
+    def __init__(self, path: str) -> None:
+        self._path = Path(path)
+        self._inode = self._path.stat().st_ino
+
+    def remove(self) -> None:
+        """Remove the file, unless another server has put its own in the place."""
+        with contextlib.suppress(FileNotFoundError):
+            if self._path.stat().st_ino == self._inode:
+                self._path.unlink()
 
 
 def unix_socket(path: str) -> socket.socket:

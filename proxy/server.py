@@ -25,6 +25,10 @@ _EAGER = "2.0"
 """The API whose token is fetched at start; the others' at first need."""
 
 
+_LAST_WORDS = 0.5
+"""Seconds for those whose request was cut to be told."""
+
+
 class StartError(Exception):
     """The sidecar cannot start; the message says why."""
 
@@ -63,17 +67,19 @@ class Sidecar:
         for listener in self._rooms.listeners:
             listener.forward.draining = True
             listener.close()
-        await asyncio.gather(*(listener.drain(self._drain.timeout) for listener in self._rooms.listeners))
+        await asyncio.gather(*(listener.finish(self._drain.timeout) for listener in self._rooms.listeners))
         await self.stop()
 
     async def stop(self) -> None:
-        """Stop now."""
+        """Stop now: whoever still waits is told what is known of their request, and then cut."""
         for listener in self._rooms.listeners:
             listener.close()
         for refresher in self._rooms.refreshers.values():
             refresher.stop()
         for pool in self._rooms.pools.values():
             pool.close()
+        await asyncio.gather(*(listener.finish(_LAST_WORDS) for listener in self._rooms.listeners))
+        await asyncio.gather(*(listener.end() for listener in self._rooms.listeners))
         await self._admin.close()
         await self._rooms.store.close()
 

@@ -6,6 +6,7 @@ This one writes upstream's own, head and small body in one piece.
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import struct
 from typing import TYPE_CHECKING
@@ -16,8 +17,6 @@ from proxy.forward.headers import answer_head
 from proxy.forward.problem import own_head, problem
 
 if TYPE_CHECKING:
-    import asyncio
-
     from proxy.errors import ProxyError
     from proxy.upstream import Exchange
 
@@ -58,8 +57,8 @@ class Answer(web.StreamResponse):
         """Ask a caller that waits for it to send its body (RFC 9110, section 10.1.1)."""
         self._write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
-    async def relay(self, exchange: Exchange, origin: bytes) -> None:
-        """Pass upstream's answer on as it comes.
+    async def relay(self, exchange: Exchange, origin: bytes, stall: float) -> None:
+        """Pass upstream's answer on as it comes, to a caller that may stand still for `stall` seconds.
 
         Raises `CallerGone`, and where the body breaks off what `Exchange.read` raises: then `break_off` follows.
         """
@@ -82,7 +81,7 @@ class Answer(web.StreamResponse):
         while piece := await exchange.read():
             self.sent += len(piece)
             self._write(b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece)
-            await self._request.writer.drain()
+            await self._drain(stall)
         if chunked:
             self._write(b"0\r\n\r\n")
 
@@ -141,6 +140,14 @@ class Answer(web.StreamResponse):
         if not self._kept:
             return b"Connection: close\r\n"
         return b"Connection: keep-alive\r\n" if self._old else b""
+
+    async def _drain(self, stall: float) -> None:
+        try:
+            async with asyncio.timeout(stall):
+                await self._request.writer.drain()
+        except TimeoutError:
+            self.break_off()  # it would hold its connection to upstream for ever
+            raise CallerGone from None
 
     def _write(self, data: bytes) -> None:
         transport = self._transport

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
@@ -15,6 +16,10 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterable, AsyncIterator
 
     from aiohttp import StreamReader
+
+
+_LARGEST_LENGTH = 2**53
+"""Bytes; the parser takes the largest length that it can count to for none at all."""
 
 
 class HeldBytes:
@@ -79,17 +84,21 @@ class Holder:
             return Body(Framing(), b"")
         length = None if said is None else int(said)
         held = 0
-        pieces: list[bytes] = []
-        if length is None or length <= self.cap:
-            while True:
+        pieces: deque[bytes] = deque()
+        if length is not None and length > _LARGEST_LENGTH:
+            raise MalformedRequest("the Content-Length is not one that a body can have")
+        try:
+            while length is None or length <= self.cap:
                 piece = await self._piece(request.content)
                 if not piece:
-                    whole = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-                    return Body(Framing(held), whole, held, self.budget)
+                    return Body(Framing(held), b"".join(pieces), held, self.budget)
                 pieces.append(piece)
                 if held + len(piece) > self.cap or not self.budget.take(len(piece)):
                     break
                 held += len(piece)
+        except BaseException:
+            self.budget.give_back(held)
+            raise
         wire = self._stream(pieces, request.content, chunked=chunked)
         return Body(Framing(length, chunked), wire, held, self.budget)
 
@@ -104,12 +113,9 @@ class Holder:
         except web.RequestPayloadError:
             raise MalformedRequest("the framing of the body is malformed") from None
 
-    async def _stream(self, pieces: list[bytes], content: StreamReader, *, chunked: bool) -> AsyncIterator[bytes]:
+    async def _stream(self, pieces: deque[bytes], content: StreamReader, *, chunked: bool) -> AsyncIterator[bytes]:
         try:
-            while pieces:
-                piece = pieces.pop(0)
-                yield b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece
-            while piece := await self._piece(content):
+            while piece := pieces.popleft() if pieces else await self._piece(content):
                 yield b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece
         except SlowBody as error:
             raise StalledUpload(error.detail) from None

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self, cast
 
-from proxy.errors import CannotConnect, ConnectionLost, LoginError, NoSuchApi, Outcome, Overloaded
+from proxy.errors import CannotConnect, ConnectionLost, Draining, LoginError, NoSuchApi, Outcome, Overloaded
 from proxy.forward.headers import Sent, request_head
 
 if TYPE_CHECKING:
@@ -98,26 +98,20 @@ class Call:
         try:
             await self._send()
         except ConnectionLost as lost:
-            if not self._was_stale():
+            if self.line.resent or not self._was_stale():
                 raise
+            self.line.resent = True
             try:
                 await self._send(fresh=True)
-            except (CannotConnect, Overloaded, LoginError):
+            except (CannotConnect, Overloaded, LoginError, Draining):
                 raise lost from None  # the first time, something was sent
-            self.line.resent = True
 
     async def _send(self, *, fresh: bool = False) -> None:
         self.release()
-        request = self.request
-        exchange = await self.api.pool.begin(head_only=request.method == "HEAD", fresh=fresh)
-        try:
-            self._token = (
-                await self.api.refresher.token()
-            )  # the one before may have expired in the wait for a connection
-        except BaseException:
-            exchange.release()
-            raise
+        exchange, self._token = await self._checkout(fresh=fresh)
         self._exchange = exchange
+        # From here to the first byte nothing is awaited: the connection is good, and so is the token.
+        request = self.request
         head = request_head(
             request.method.encode(),
             self._target.encode("utf-8", "surrogateescape"),
@@ -130,6 +124,17 @@ class Call:
         self.line.outcome = Outcome.ANSWERED
         self.line.upstream_ms = round((time.perf_counter() - started) * 1000, 3)
 
+    async def _checkout(self, *, fresh: bool) -> tuple[Exchange, Token]:
+        """Return a connection and a token that are both good now; the wait for the one may outlive the other."""
+        head_only = self.request.method == "HEAD"
+        while True:
+            exchange = await self.api.pool.begin(head_only=head_only, fresh=fresh)
+            token = self.api.refresher.current()
+            if token is not None:
+                return exchange, token
+            exchange.release()
+            await self.api.refresher.token()
+
     def release(self) -> None:
         """Give the connection back; an answer that was read whole can still be passed on."""
         if self._exchange is not None:
@@ -137,7 +142,7 @@ class Call:
 
     def _was_stale(self) -> bool:
         may_repeat = self.request.method in ("GET", "HEAD") and self.body.replayable
-        return may_repeat and self.exchange.kept and not self.exchange.response.begun
+        return may_repeat and self.exchange.kept and not self.exchange.response.heard
 
     def take_write_under_way(self) -> Exchange | None:
         """Return the exchange of a write that was sent whole and is not answered to the end; it is the taker's then.

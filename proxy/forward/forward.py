@@ -10,6 +10,8 @@ from itertools import count
 from secrets import token_hex
 from typing import TYPE_CHECKING
 
+from aiohttp import HttpVersion11
+
 from proxy.errors import (
     BrokenUpload,
     CannotConnect,
@@ -17,15 +19,16 @@ from proxy.errors import (
     Forbidden,
     InternalError,
     LoginError,
+    MalformedRequest,
     Outcome,
     Overloaded,
     ProxyError,
 )
-from proxy.forward.answer import Answer, CallerGone
+from proxy.forward.answer import Answer
 from proxy.forward.call import Call
 from proxy.forward.problem import STAND_IN_TOKEN
 from proxy.forward.target import is_token_path, masked, restored
-from proxy.guard import check_size
+from proxy.guard import check_message
 from proxy.observe import RequestLine
 
 if TYPE_CHECKING:
@@ -93,7 +96,7 @@ class Forward:
             await self._forward(request, target, answer, line)
         except ProxyError as error:
             self._refuse(request, answer, line, error)
-        except (asyncio.CancelledError, CallerGone):
+        except (asyncio.CancelledError, ConnectionError):
             line.error = "caller-gone"
             raise
         except Exception:
@@ -108,17 +111,17 @@ class Forward:
     async def _forward(self, request: web.BaseRequest, target: str, answer: Answer, line: RequestLine) -> None:
         if self.draining:
             raise Draining("the sidecar is stopping; another will take its place", retry_after=1)
-        check_size(request.version, target, request.raw_headers)
+        check_message(request.version, target, request.raw_headers)
         self._guard.check(request.method, target, request.headers)
         if request.method == "POST" and is_token_path(target):
             self._answer_login(answer)
             return
         api = self._apis.find(target)
         line.api = api.name
-        if request.headers.get("Expect", "").lower() == "100-continue":
+        if request.version >= HttpVersion11 and request.headers.get("Expect", "").lower() == "100-continue":
             await api.refresher.token()
             answer.go_on()
-        trail = self._trail.lines(request.remote, request.headers.get("Host", "")) if self._trail else b""
+        trail = self._trail.lines(request.remote or "", request.headers.get("Host", "")) if self._trail else b""
         with await self._holder.read(request) as body, Call(request, target, api, body, line, trail) as call:
             try:
                 await api.refresher.token()
@@ -127,8 +130,8 @@ class Forward:
                     await self._replay(call)
                 if self.closing:
                     answer.close_after()
-                await answer.relay(call.exchange, api.origin)
-            except (asyncio.CancelledError, CallerGone):
+                await answer.relay(call.exchange, api.origin, self._holder.stall)
+            except (asyncio.CancelledError, ConnectionError):
                 self._hear_out(call)
                 raise
 
@@ -197,6 +200,8 @@ class Forward:
         if answer.begun:
             answer.break_off()
             return
-        if self.draining or not request.content.is_eof() or isinstance(error, BrokenUpload):
+        unread = not request.content.is_eof() or isinstance(error, MalformedRequest | BrokenUpload)
+        # Behind an upgrade that was asked for, aiohttp's parser does not say where the next request begins.
+        if self.draining or unread or "Upgrade" in request.headers:
             answer.close_after()
         answer.refuse(error, line.request_id)

@@ -52,15 +52,20 @@ class Trail:
     via: bool = False
     forwarded: Literal["none", "forwarded", "x-forwarded"] = "none"
 
-    def lines(self, caller: str | None, host: str) -> bytes:
-        """Return the field lines for a request from an address, to a Host of ours (RFC 7239; RFC 9110, 7.6.3)."""
+    def lines(self, caller: str, host: str) -> bytes:
+        """Return the field lines for a request from an address, to a Host of ours (RFC 7239; RFC 9110, 7.6.3).
+
+        The address is empty on a Unix socket, the Host in HTTP/1.0.
+        """
         lines = ""
         if self.forwarded == "forwarded":
-            node = "unknown" if caller is None else f'"[{caller}]"' if ":" in caller else caller
-            lines = f'Forwarded: for={node};host="{host}";proto=http\r\n'
+            node = f'"[{caller}]"' if ":" in caller else caller or "unknown"
+            named = f';host="{host}"' if host else ""
+            lines = f"Forwarded: for={node}{named};proto=http\r\n"
         elif self.forwarded == "x-forwarded":
-            known = "" if caller is None else f"X-Forwarded-For: {caller}\r\n"
-            lines = f"{known}X-Forwarded-Host: {host}\r\nX-Forwarded-Proto: http\r\n"
+            lines = f"X-Forwarded-For: {caller}\r\n" if caller else ""
+            lines += f"X-Forwarded-Host: {host}\r\n" if host else ""
+            lines += "X-Forwarded-Proto: http\r\n"
         return (lines + "Via: 1.1 invoisys-proxy\r\n" * self.via).encode("ascii")
 
 
@@ -108,7 +113,8 @@ def _field_lines(fields: Sequence[Field], left_out: frozenset[bytes], ours: dict
     """Return the pieces of the field lines to pass on; a value in `ours` is written once, in the place of theirs."""
     names = [name.lower() for name, _ in fields]
     if b"connection" in names:
-        left_out |= _nominated(value for name, (_, value) in zip(names, fields, strict=True) if name == b"connection")
+        nominated = _nominated(value for name, (_, value) in zip(names, fields, strict=True) if name == b"connection")
+        left_out |= nominated - {b"content-length"}  # without it nobody would know where the body ends
     lines: list[bytes] = []
     for lowered, (name, value) in zip(names, fields, strict=True):
         if lowered in ours:

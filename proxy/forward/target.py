@@ -10,8 +10,9 @@ from urllib.parse import unquote
 
 _MARK = f"~{token_hex(4)}~"  # of this process: no caller's target holds it
 _BEYOND_ASCII = re.compile(rb"[\x80-\xff]+")
-_WRITTEN_OUT = re.compile(rf"{_MARK}([0-9a-f]+)~")
+_WRITTEN_OUT = re.compile(rf"{_MARK}((?:[89a-f][0-9a-f])+)~")
 
+_PARAMETERS = re.compile(r";[^/]*")
 _TOKEN_PATH = "api/token"  # noqa: S105 - a path
 
 _OPAQUE_FROM = 16
@@ -43,7 +44,7 @@ def is_token_path(target: str) -> bool:
 
     Read as widely as any server could: the credentials in such a request must go no further.
     """
-    path = unquote(unquote(target.partition("?")[0])).partition(";")[0].replace("\\", "/")
+    path = _PARAMETERS.sub("", unquote(unquote(target.partition("?")[0])).replace("\\", "/"))
     return normpath("/" + path.lower()).lstrip("/") == _TOKEN_PATH
 
 

@@ -7,6 +7,7 @@ the request; everything else goes through `logging`, with an `event` and further
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import time
 from typing import TYPE_CHECKING, BinaryIO, Literal
@@ -137,14 +138,17 @@ def _event_as_json(record: logging.LogRecord) -> bytes:
     fields |= {name: value for name, value in record.__dict__.items() if name not in _OWN_FIELDS and name != "event"}
     if record.exc_info is not None:
         fields["exception"] = logging.Formatter().formatException(record.exc_info)
-    return _json.encode(fields) + b"\n"
+    try:
+        return _json.encode(fields) + b"\n"
+    except UnicodeEncodeError:  # bytes that are not UTF-8, in the path of a file, stand in texts as lone surrogates
+        return json.dumps(fields, default=str).encode() + b"\n"
 
 
 def _event_as_text(record: logging.LogRecord) -> bytes:
     text = f"{_clock(record.created)} {record.levelname.lower():7} {record.getMessage()}"
     if record.exc_info is not None:
         text += "\n" + logging.Formatter().formatException(record.exc_info)
-    return text.encode() + b"\n"
+    return text.encode("utf-8", "backslashreplace") + b"\n"
 
 
 def _request_as_json(line: RequestLine) -> bytes:

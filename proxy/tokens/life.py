@@ -51,11 +51,11 @@ class Life:
             self._login = LOGIN[self._login, Event.TIME_CAME]
         return self._login
 
-    def wakes_at(self) -> float:
+    def wakes_at(self, now: Moment) -> float:
         """Return when, on the monotonic clock, there is something to do that nobody asks for."""
-        if self.failure is not None:
+        if self.token is None or self.login_state(now) in (LoginState.BACKING_OFF, LoginState.REFUSED):
             return self._retry_at
-        return cast("Token", self.token).refresh_at.monotonic
+        return self.token.refresh_at.monotonic
 
     def refusal(self, now: Moment) -> LoginError:
         """Return the error for a request that comes while logins fail: at once, with the reason and the time left."""

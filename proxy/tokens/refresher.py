@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 _SERVING = (Step.SERVE, Step.SERVE_AND_LOGIN)
 _LOOK_EVERY = 1.0
 """Seconds between two looks at credentials that were refused."""
+_LOOK_AGAIN = 0.1
+"""Seconds, at least, between two looks at a schedule that has nothing to do yet."""
 
 
 class Refresher:
@@ -82,6 +84,10 @@ class Refresher:
             return cast("Token", self._life.token)
         raise LoginError("the token from the login could not be used any more", retry_after=1)
 
+    def current(self) -> Token | None:
+        """Return the token if it is usable now, without waiting."""
+        return self._life.token if self._step() in _SERVING else None
+
     async def renew(self, rejected: Token) -> bool:
         """Wait for another token than the one that upstream answered 401 to; false where no login may be made for it.
 
@@ -134,7 +140,8 @@ class Refresher:
             raise LoginError("the sidecar is stopping", retry_after=1)
         failure = login.result()
         if failure is not None:
-            left = self._life.wakes_at() - self._clock().monotonic
+            now = self._clock()
+            left = self._life.wakes_at(now) - now.monotonic
             raise type(failure)(failure.detail, retry_after=left)  # one each: a traceback is not shared
 
     def _start_login(self) -> asyncio.Task[LoginError | None]:
@@ -210,10 +217,10 @@ class Refresher:
         if self._timer is not None:
             self._timer.cancel()
         now = self._clock()
-        delay = max(0.0, self._life.wakes_at() - now.monotonic)
+        delay = self._life.wakes_at(now) - now.monotonic
         if self._life.login_state(now) is LoginState.REFUSED:
             delay = min(delay, _LOOK_EVERY)
-        self._timer = asyncio.get_running_loop().call_later(delay, self._wake)
+        self._timer = asyncio.get_running_loop().call_later(max(delay, _LOOK_AGAIN), self._wake)
 
     def _wake(self) -> None:
         if self._life.login_state(self._clock()) is LoginState.REFUSED and self._secret_changed():
@@ -221,7 +228,7 @@ class Refresher:
         if self._step() in (Step.LOGIN, Step.SERVE_AND_LOGIN):
             self._start_login()
         elif self._login is None:
-            self._set_timer()  # it was only a look, or the timer fired a little before its time
+            self._set_timer()  # a look, a timer a little before its time, or a wall clock that was set back since
 
     def _secret_changed(self) -> bool:
         try:

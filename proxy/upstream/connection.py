@@ -1,19 +1,20 @@
 """One connection to upstream: a request is written once, its answer is read, and it is known how far each got.
 
-Opening a connection writes nothing of a request; from the moment an `Exchange` begins, every failure is one of unknown
-outcome. There is no path on which a request is written twice.
+Opening a connection writes nothing of a request; from the moment `Exchange.send` is called, every failure is one of
+unknown outcome. There is no path on which a request is written twice.
 """
 
 from __future__ import annotations
 
 import asyncio
 import select
-from typing import TYPE_CHECKING, Protocol, Self, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 from proxy.errors import AnswerTimedOut, ConnectionLost, ProxyError
 from proxy.upstream.response import Response
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import AsyncIterable, Callable
 
 _ONE_WRITE = 64 * 1024
@@ -40,7 +41,7 @@ class Timeouts(Protocol):
 class Exchange:
     """One request written to upstream and its response read back; whoever holds it calls `release` at the end."""
 
-    __slots__ = ("_begun", "_connection", "_failure", "_headed", "_more", "_upload", "kept", "response", "sent_whole")
+    __slots__ = ("_connection", "_failure", "_headed", "_more", "_upload", "kept", "response", "sent_whole", "written")
 
     def __init__(self, connection: Connection, *, head_only: bool) -> None:
         self._connection = connection
@@ -51,7 +52,8 @@ class Exchange:
         self.response = Response(head_only=head_only)
         self.kept = connection.exchanges > 0
         """The connection was kept from an earlier exchange: upstream may have closed it in the meantime."""
-        self._begun = False
+        self.written = False
+        """A byte of the request was handed over."""
         self.sent_whole = False
         """The last byte of the request was handed over: upstream may act on it."""
 
@@ -60,7 +62,7 @@ class Exchange:
 
         Raises `ConnectionLost`, `MalformedAnswer` or `AnswerTimedOut`, and what iterating over the body raises.
         """
-        self._begun = True
+        self.written = True
         if isinstance(body, bytes) and len(body) <= _ONE_WRITE:
             self._connection.write(head + body)
             self._sent()
@@ -95,18 +97,12 @@ class Exchange:
         self.response.close()
         self._connection.end(self)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.release()
-
     @property
     def reusable(self) -> bool:
         """Whether request and answer ended where they should, so that the connection may carry another exchange."""
-        response = self.response
-        if not self._begun:
+        if not self.written:
             return True
+        response = self.response
         return response.ended and self.sent_whole and response.keep_alive and not response.excess
 
     # --- The request ----------------------------------------------------------------------------------------------
@@ -137,8 +133,7 @@ class Exchange:
 
     def _sent(self) -> None:
         self.sent_whole = True
-        if not self.response.headed:
-            self._connection.expect_head()
+        self._connection.expect_answer()
 
     def _stop_upload(self) -> None:
         if self._upload is not None:
@@ -166,7 +161,7 @@ class Exchange:
         if self.response.ended or self._failure is not None:
             return
         self._failure = error
-        if not self._headed.done():
+        if self.written and not self._headed.done():
             self._headed.set_exception(error)
         self._wake()
 
@@ -183,6 +178,15 @@ class Exchange:
             self._more.set_result(None)
 
 
+def _watch(connected: socket.socket) -> Callable[[], bool]:
+    """Return a function that tells whether anything has arrived at a socket, be it an end."""
+    if not hasattr(select, "poll"):  # Windows
+        return lambda: bool(select.select([connected], [], [], 0)[0])
+    poll = select.poll()
+    poll.register(connected, select.POLLIN)
+    return lambda: bool(poll.poll(0))
+
+
 class Connection(asyncio.Protocol):
     """One HTTP/1.1 connection to upstream, with one exchange at a time."""
 
@@ -196,7 +200,6 @@ class Connection(asyncio.Protocol):
         self._on_free = on_free
         self._exchange: Exchange | None = None
         self._transport: asyncio.Transport
-        self._poll = select.poll()
         self._writable: asyncio.Future[None] | None = None  # set while the transport can take no more
         self._reading_paused = False
         self._timer: asyncio.TimerHandle | None = None
@@ -206,6 +209,7 @@ class Connection(asyncio.Protocol):
 
     def begin(self, *, head_only: bool) -> Exchange:
         """Return a new exchange, of which nothing is written yet."""
+        self._disarm()  # the time to rest is over
         self._exchange = Exchange(self, head_only=head_only)
         return self._exchange
 
@@ -229,7 +233,11 @@ class Connection(asyncio.Protocol):
         A byte or an end that lies there unread means that upstream has given the connection up, and that what is
         written now may be lost: to ask the kernel first makes that loss rare.
         """
-        return not self.closed and not self._transport.is_closing() and not self._poll.poll(0)
+        return self.is_open() and not self._arrived()
+
+    def is_open(self) -> bool:
+        """Whether neither side has closed the connection, as far as is known."""
+        return not self.closed and not self._transport.is_closing()
 
     def close(self) -> None:
         """Close at once; what is not sent yet is dropped."""
@@ -257,22 +265,27 @@ class Connection(asyncio.Protocol):
             await self._writable
             self._disarm()
 
-    def expect_head(self) -> None:
-        """Start the time that upstream has for its answer."""
-        self._arm(self._timeouts.response)
+    def expect_answer(self) -> None:
+        """Start the time that upstream has for its answer, now that it has the whole request."""
+        exchange = self._exchange
+        if exchange is None or exchange.response.ended or self._reading_paused:
+            return
+        self._arm(self._timeouts.idle if exchange.response.headed else self._timeouts.response)
 
     def resume_reading(self) -> None:
         """Go on reading, where a slow caller had made the connection stop."""
         if self._reading_paused:
             self._reading_paused = False
             self._transport.resume_reading()
-            self._arm(self._timeouts.idle)
+            self._expect_more()
 
     # --- What the transport tells ---------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
-        self._poll.register(transport.get_extra_info("socket"), select.POLLIN)
+        self._arrived = _watch(transport.get_extra_info("socket"))
+        # asyncio's own TLS tells an end that the peer announced from one that an attacker may have made in no way.
+        self._eof_is_sure = transport.get_extra_info("ssl_object") is None or type(self.loop).__module__ == "uvloop"
 
     def data_received(self, data: bytes) -> None:
         if self._exchange is None:
@@ -291,10 +304,10 @@ class Connection(asyncio.Protocol):
             self._transport.pause_reading()
             self._disarm()  # now it is the caller who is slow
         elif response.headed:
-            self._arm(self._timeouts.idle)
+            self._expect_more()
 
     def eof_received(self) -> None:
-        if self._exchange is not None:
+        if self._exchange is not None and self._eof_is_sure:
             try:
                 self._exchange.received_eof()
             except ProxyError as error:
@@ -322,6 +335,11 @@ class Connection(asyncio.Protocol):
                 return
             self._timer.cancel()
         self._timer = self.loop.call_at(self._deadline, self._tick)
+
+    def _expect_more(self) -> None:
+        """Start the time that upstream has for the next piece of its answer; while it takes the request, it has any."""
+        if self._exchange is not None and self._exchange.sent_whole:
+            self._arm(self._timeouts.idle)
 
     def _disarm(self) -> None:
         self._deadline = None

@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING
 
-from proxy.errors import CannotConnect, ConnectionLost
+from proxy.errors import CannotConnect, ConnectionLost, Draining
 from proxy.upstream.connection import Connection, Exchange, Timeouts
 
 if TYPE_CHECKING:
@@ -27,12 +27,14 @@ class Pool:
         self._waiting = waiting
         self._idle: deque[Connection] = deque()  # the longest idle on the left
         self._busy: set[Connection] = set()
+        self._closed = False
 
     async def begin(self, *, head_only: bool = False, fresh: bool = False) -> Exchange:
         """Return an exchange on an open connection, of which nothing is written yet; whoever holds it releases it.
 
         `head_only` tells that the answer has no body, as the answer to HEAD; `fresh` asks for a connection that was not
-        kept from before. Raises `CannotConnect` or `Overloaded`.
+        kept from before. To be sure that the connection is still good when the first byte is written, nothing may be
+        awaited in between. Raises `CannotConnect` or `Overloaded`, and `Draining` after `close`.
         """
         if self._slots.locked():
             with self._waiting:
@@ -56,8 +58,10 @@ class Pool:
         return None
 
     async def _fresh(self) -> Connection:
+        if self._closed:
+            raise Draining("the sidecar has stopped", retry_after=1)
         connection = await self._dial(lambda: Connection(self._timeouts, self._freed))
-        if connection.closed:
+        if not connection.is_open():
             raise CannotConnect(f"{self._dial.host}:{self._dial.port} closed the connection at once")
         return connection
 
@@ -71,6 +75,7 @@ class Pool:
         self._slots.release()
 
     def close(self) -> None:
-        """Close every connection, those with an exchange under way too."""
+        """Close every connection, those with an exchange under way too, and open no more."""
+        self._closed = True
         for connection in (*self._idle, *self._busy):
             connection.fail(ConnectionLost("the sidecar stopped before the answer was whole"))

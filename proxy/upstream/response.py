@@ -6,6 +6,7 @@ of its own, so that nothing of one exchange can reach the next.
 
 from __future__ import annotations
 
+import re
 from typing import cast
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
@@ -17,7 +18,11 @@ MAX_HEAD = 64 * 1024
 
 MAX_FIELDS = 200
 
+_BETWEEN = len(b": \r\n")
+_FIRST_STATUS = 100
 _FIRST_FINAL_STATUS = 200
+_PROTOCOL = b"HTTP/"
+_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
 
 class Response:
@@ -27,17 +32,20 @@ class Response:
     """
 
     __slots__ = (
+        "_body_came",
         "_chunked",
         "_head_bytes",
         "_head_only",
         "_parser",
         "_pieces",
-        "begun",
+        "_start",
+        "_unparsed",
         "buffered",
         "ended",
         "excess",
         "headed",
         "headers",
+        "heard",
         "keep_alive",
         "length",
         "reason",
@@ -48,6 +56,9 @@ class Response:
         """`head_only`: no body follows, whatever the head says, as in the answer to HEAD (RFC 9110, section 9.3.2)."""
         self._head_only = head_only
         self._head_bytes = 0
+        self._unparsed = 0
+        self._body_came = False
+        self._start = b""
         self._chunked = False
         self._pieces: list[bytes] = []
         self._parser: HttpResponseParser | None = HttpResponseParser(self)
@@ -59,7 +70,7 @@ class Response:
         """The `Content-Length`, where there is one."""
         self.buffered = 0
         """Bytes of the body that `take` would give."""
-        self.begun = False
+        self.heard = False
         """A byte has arrived."""
         self.headed = False
         """The head has arrived whole."""
@@ -72,10 +83,11 @@ class Response:
 
     def feed(self, data: bytes) -> None:
         """Take what upstream sent; raises `MalformedAnswer`."""
-        self.begun = True
+        self.heard = True
         if self._parser is None:
             self.excess = True
             return
+        self._check_protocol(data)
         try:
             self._parser.feed_data(data)
         except HttpParserUpgrade:
@@ -89,10 +101,18 @@ class Response:
                 raise MalformedAnswer(str(error)) from None
         if self.ended:
             self.close()
-        elif not self.headed:
-            self._head_bytes += len(data)
-            if self._head_bytes > MAX_HEAD:
-                raise MalformedAnswer(f"its head is larger than {MAX_HEAD} bytes")
+        elif not self.headed or not self._body_came:
+            self._unparsed += len(data)
+            if self._unparsed > MAX_HEAD:  # a field, a chunk extension or a trailer that does not end
+                raise _head_too_large()
+        self._body_came = False
+
+    def _check_protocol(self, data: bytes) -> None:
+        """Refuse the other protocols that llhttp knows."""
+        if len(self._start) < len(_PROTOCOL):
+            self._start += data[: len(_PROTOCOL) - len(self._start)]
+            if not _PROTOCOL.startswith(self._start):
+                raise MalformedAnswer("it is not HTTP")
 
     def close(self) -> None:
         """Let go of the parser: it refers back to this object, and two that hold each other wait for the collector."""
@@ -127,13 +147,16 @@ class Response:
         if self.headed:
             return  # a trailer, for which the answer to the caller has no place
         self.headers.append((name, value))
+        self._head_bytes += len(name) + len(value) + _BETWEEN
+        if self._head_bytes > MAX_HEAD:
+            raise _head_too_large()
         if len(self.headers) > MAX_FIELDS:
             raise MalformedAnswer(f"it has more than {MAX_FIELDS} header fields")
         match name.lower():
             case b"content-length":
                 self.length = int(value)
             case b"transfer-encoding":
-                if value.strip().lower() != b"chunked" or self._chunked:
+                if value.strip(b" ").lower() != b"chunked" or self._chunked:
                     raise MalformedAnswer("its transfer coding is not just chunked")
                 self._chunked = True
 
@@ -141,21 +164,35 @@ class Response:
         if self.headed:
             return
         parser = cast("HttpResponseParser", self._parser)
-        if parser.get_http_version() not in ("1.1", "1.0"):
+        version = parser.get_http_version()
+        if version not in ("1.1", "1.0"):
             raise MalformedAnswer("its version is neither HTTP/1.1 nor HTTP/1.0")
         self.status = parser.get_status_code()
+        if self.status < _FIRST_STATUS:
+            raise MalformedAnswer("its status is not one of HTTP")
+        if _CONTROL.search(self.reason):
+            raise MalformedAnswer("its reason phrase has control characters")
         if self.status < _FIRST_FINAL_STATUS:
             return
         self.headed = True
         self.ended = self._head_only
-        self.keep_alive = parser.should_keep_alive()
+        # HTTP/1.0 has no transfer codings: whoever sends one may have passed it on unread (RFC 9112, section 6.1).
+        self.keep_alive = parser.should_keep_alive() and not (self._chunked and version == "1.0")
 
     def on_body(self, data: bytes) -> None:
         if self.ended:
             self.excess = True
             return
+        if not self.headed:
+            raise MalformedAnswer("its interim answer has a body")
+        self._body_came = True
+        self._unparsed = 0
         self._pieces.append(data)
         self.buffered += len(data)
 
     def on_message_complete(self) -> None:
         self.ended = self.headed
+
+
+def _head_too_large() -> MalformedAnswer:
+    return MalformedAnswer(f"its head is larger than {MAX_HEAD} bytes")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast
@@ -14,7 +15,7 @@ from tests.support.wire import PATIENCE
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
     from proxy.upstream import Exchange
 
@@ -80,6 +81,11 @@ class Visit(asyncio.Protocol):
         )
         self._transport.abort()
 
+    def end_unnoticed(self) -> None:
+        """End the sending half beneath TLS and both event loops: the client's kernel knows, and nobody else."""
+        with socket.socket(fileno=os.dup(self._transport.get_extra_info("socket").fileno())) as same:
+            same.shutdown(socket.SHUT_WR)
+
     async def _more(self) -> None:
         if self._ended:
             raise EOFError(f"the request ended after {bytes(self.seen[-100:])!r}")
@@ -90,6 +96,7 @@ class Visit(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
+        self.peer: object = transport.get_extra_info("peername")
         # Little room, so that back-pressure is felt soon.
         self._transport.set_write_buffer_limits(high=64 * 1024)
         self._origin.visits.append(self)
@@ -99,11 +106,6 @@ class Visit(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self.seen += data
         self._news.set()
-
-    def eof_received(self) -> bool:
-        self._ended = True
-        self._news.set()
-        return not self._origin.secure  # a half-closed connection goes on, where TLS allows it
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._ended = True
@@ -141,7 +143,6 @@ class Origin:
     """What listens, and who came."""
 
     script: Script
-    secure: bool
     port: int = 0
     visits: list[Visit] = field(default_factory=list)
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
@@ -164,8 +165,9 @@ async def upstream(
     script: Script, *, tls: ssl.SSLContext | None = None, receive_buffer: int | None = None
 ) -> AsyncIterator[Origin]:
     """Listen on loopback. What waits for bytes in a script raises `EOFError` at the end of its connection."""
-    origin = Origin(script, tls is not None)
+    origin = Origin(script)
     listening = socket.create_server(("127.0.0.1", 0))
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # asyncio sees to it only where it made the socket
     if receive_buffer is not None:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
     server = await asyncio.get_running_loop().create_server(lambda: Visit(origin), sock=listening, ssl=tls)
@@ -211,6 +213,15 @@ def assert_free(pool: Pool, connections: int) -> None:
     assert not pool._busy
     assert pool._slots._value == connections
     assert pool._waiting.taken == 0
+
+
+@contextlib.contextmanager
+def releasing(exchange: Exchange) -> Iterator[Exchange]:
+    """Give the exchange back in the end."""
+    try:
+        yield exchange
+    finally:
+        exchange.release()
 
 
 async def read_all(exchange: Exchange) -> bytes:

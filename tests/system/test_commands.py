@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.config import written
 from tests.support.processes import Fake, Process, Sidecar, sidecar
-from tests.support.wire import ask, send
+from tests.support.wire import ask, connect, read_reply, send
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -54,11 +54,27 @@ async def test_a_request_that_takes_longer_than_the_drain_is_cut(fake: Fake, tmp
             caller.sendall(b"POST /api/nfe/envio HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}")
             await fake.reached(requests=1)
             assert proxy.process.stop() == 0
-            assert caller.recv(1000) == b""
-        left, heard = (event for event in proxy.process.events if event["event"] == "request")
-        assert (left["error"], left["outcome"]) == ("caller-gone", "unknown")
-        assert heard["request_id"] == left["request_id"]
-        assert heard["detail"] == "the sidecar stopped before the answer was whole"
+            told = caller.recv(1000)
+        assert told.startswith(b"HTTP/1.1 502 Bad Gateway\r\n")
+        assert b"\r\nX-Invoisys-Outcome: unknown\r\n" in told
+        (line,) = (event for event in proxy.process.events if event["event"] == "request")
+        assert line["outcome"] == "unknown"
+        assert line["detail"] == "the sidecar stopped before the answer was whole"
+
+
+async def test_a_caller_that_reads_slowly_gets_its_answer_whole_while_the_sidecar_stops(
+    fake: Fake, proxy: Sidecar
+) -> None:
+    await fake.do("inbox", documents=50, size=200_000)
+    reader, writer = await connect(proxy.url)
+    writer.write(b"GET /v1/nfe-entrada/eventos-nsui/12345678000195/0 HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    await fake.reached(requests=1)
+    proxy.process.signal(signal.SIGTERM)
+    proxy.process.event("stopping")
+    reply = await read_reply(reader)
+    assert len(reply.body) > 10_000_000
+    assert proxy.process.wait() == 0
+    writer.close()
 
 
 def test_wrong_usage() -> None:

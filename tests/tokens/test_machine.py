@@ -312,6 +312,12 @@ class World:
 
     async def _wait(self, replica: Replica, rejected: Token | None) -> None:
         began = self.clock.monotonic
+        try:
+            await self._get(replica, rejected, began)
+        finally:
+            self.expect(self.clock.monotonic <= began + PATIENCE + A_MOMENT, "a request waited too long")
+
+    async def _get(self, replica: Replica, rejected: Token | None, began: float) -> None:
         served = rejected is None and replica.serves()
         try:
             if rejected is not None:
@@ -378,6 +384,17 @@ class RefresherMachine(RuleBasedStateMachine):
         replica, token = self.world.given[-min(back, len(self.world.given))]
         self.do(lambda: replica.reject(token))
 
+    @rule(name=st.integers(0, REPLICAS - 1), times=st.integers(2, 5), rotating=st.booleans())
+    def a_path_rejects_every_token(self, name: int, times: int, rotating: bool) -> None:
+        for turn in range(times):
+            self.requests_come(name, 1)
+            self.loop.run_until_complete(asyncio.sleep(1))
+            if rotating:
+                self.the_secret_rotates(SECRETS[turn % len(SECRETS)])
+            if self.world.given:
+                self.upstream_rejects(1, 1)
+                self.loop.run_until_complete(asyncio.sleep(1))
+
     @precondition(lambda self: self.world.waiters)
     @rule(which=st.lists(st.integers(0, 10), min_size=1, max_size=3))
     def waiters_leave(self, which: list[int]) -> None:
@@ -413,10 +430,12 @@ class RefresherMachine(RuleBasedStateMachine):
             if any(replica.failures for replica in self.world.replicas):
                 return  # now something happens every second: hours of it show nothing that minutes do not
 
-    @rule(name=st.integers(0, REPLICAS - 1), off=st.sampled_from([-1.0, -0.01, 0.0, 0.01, 1.0]))
-    def time_passes_until_a_token_ends(self, name: int, off: float) -> None:
+    @rule(name=st.integers(0, REPLICAS - 1), off=st.sampled_from([-1.0, -0.01, 0.0, 0.01, 1.0]), failing=st.booleans())
+    def time_passes_until_a_token_ends(self, name: int, off: float, failing: bool) -> None:
         held = self.world.replicas[name].held
         if held is not None:
+            if failing:
+                self.world.does = "dies"
             left = held.obtained_at.monotonic + held.lifetime + off - self.world.clock.monotonic
             self.time_passes(max(0.0, left))
 
@@ -430,7 +449,7 @@ class RefresherMachine(RuleBasedStateMachine):
 
     @rule(
         seconds=st.sampled_from([-13 * HOUR, -HOUR, HOUR, 13 * HOUR, 30 * HOUR]),
-        lasting=st.sampled_from([0.0, 1.0, 60]),
+        lasting=st.sampled_from([0.0, 0.3, 1.0, 60]),
         name=st.integers(0, REPLICAS - 1),
     )
     def the_wall_clock_is_wrong_for_a_while(self, seconds: float, lasting: float, name: int) -> None:
