@@ -74,6 +74,11 @@ class Life:
         """A login is in flight."""
         self._login = LOGIN[self.login_state(now), Event.BEGAN]
 
+    def logs_in(self, now: Moment) -> None:
+        """Nobody else's token will do: this login counts, if it is a 401 that causes it."""
+        if self.token_state(now) is TokenState.REJECTED:
+            self._floor.take(now)
+
     def granted(self, token: Token) -> None:
         """The login gave a token, or somebody else's did."""
         self._login = LOGIN[self._login, Event.GRANTED]
@@ -108,7 +113,7 @@ class Life:
         if self.token is None or self.token.value != token.value or token.value == self._rejected:
             return True
         state = self.login_state(now)
-        if state is LoginState.IN_FLIGHT or (state is LoginState.IDLE and self._floor.take(now)):
+        if state is LoginState.IN_FLIGHT or (state is LoginState.IDLE and self._floor.allows(now)):
             self._rejected = token.value
             return True
         return False

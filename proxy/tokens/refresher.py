@@ -173,6 +173,7 @@ class Refresher:
             kept = await self._store.load(key)
             if kept is not None and self._life.accepts(kept.value):
                 return kept
+            self._life.logs_in(self._clock())
             asked_at = self._clock().wall
             try:
                 grant = await self._log_in(credentials)

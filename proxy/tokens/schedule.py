@@ -67,12 +67,14 @@ class RateFloor:
         self._filled = self._CAPACITY
         self._at = float("-inf")
 
-    def take(self, now: Moment) -> bool:
-        """Take one login out of the bucket, if there is one."""
+    def allows(self, now: Moment) -> bool:
+        """Tell whether there is a login in the bucket."""
         passed = now.monotonic - self._at
         self._filled = min(self._CAPACITY, self._filled + passed / self._SECONDS_PER_LOGIN)
         self._at = now.monotonic
-        if self._filled < 1:
-            return False
-        self._filled -= 1
-        return True
+        return self._filled >= 1
+
+    def take(self, now: Moment) -> None:
+        """Take a login out of the bucket."""
+        if self.allows(now):
+            self._filled -= 1

@@ -428,6 +428,27 @@ test_a_second_refresher_of_the_same_key_finds_the_token = in_virtual_time(
 )
 
 
+async def _a_token_that_another_got_costs_nothing_of_the_floor(bench: Bench) -> None:
+    other = bench.another()
+    await bench.value()
+    for _ in range(2):
+        held = await bench.refresher.token()
+        assert (await other.token()).value == held.value
+        assert await other.renew(held)
+        assert await bench.refresher.renew(held)
+        assert await bench.value() == (await other.token()).value
+    assert len(bench.logins) == 3
+    for allowed in (True, True, False):
+        assert await bench.refresher.renew(await bench.refresher.token()) is allowed
+    assert len(bench.logins) == 5
+    other.stop()
+
+
+test_a_token_that_another_got_costs_nothing_of_the_floor = in_virtual_time(
+    _a_token_that_another_got_costs_nothing_of_the_floor
+)
+
+
 async def _stopping_ends_those_who_wait(bench: Bench) -> None:
     waiter = asyncio.create_task(bench.value())
     await asyncio.sleep(0.1)
