@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING, cast
 
 from proxy.errors import LoginError, LoginTimedOut
@@ -13,6 +14,10 @@ if TYPE_CHECKING:
     from proxy.tokens.token import Moment, Token
 
 
+_REMEMBERED = 16
+"""Rejected tokens: in a shared store an older one may still stand, or be put there by another sidecar."""
+
+
 class Life:
     """What is known of one account's token for one API. Every change is one of the methods named after an event."""
 
@@ -20,7 +25,7 @@ class Life:
         self._schedule = schedule
         self._floor = RateFloor()
         self._login = LoginState.IDLE
-        self._rejected: str | None = None  # the value that upstream answered 401 to last
+        self._rejected: deque[str] = deque(maxlen=_REMEMBERED)  # the values that upstream answered 401 to
         self._failures = 0  # in a row
         self._retry_at = 0.0  # on the monotonic clock
         self.token: Token | None = None
@@ -38,7 +43,7 @@ class Life:
         token = self.token
         if token is None:
             return TokenState.NONE
-        if token.value == self._rejected:
+        if token.value in self._rejected:
             return TokenState.REJECTED
         if token.expires_at.has_come(now):
             return TokenState.EXPIRED
@@ -65,8 +70,8 @@ class Life:
         return kind(f"{failure.detail}; the next login is in {left:.0f} s", retry_after=left)
 
     def accepts(self, value: str) -> bool:
-        """Tell whether a token that somebody else obtained is news: neither the one held nor the one rejected."""
-        return value != self._rejected and (self.token is None or value != self.token.value)
+        """Tell whether a token that somebody else obtained is news: neither the one held nor one that was rejected."""
+        return value not in self._rejected and (self.token is None or value != self.token.value)
 
     # --- Events -------------------------------------------------------------------------------------------------------
 
@@ -82,7 +87,8 @@ class Life:
     def granted(self, token: Token) -> None:
         """The login gave a token, or somebody else's did."""
         self._login = LOGIN[self._login, Event.GRANTED]
-        self._rejected = None  # also where upstream gives the same one again: then its 401 was about permission
+        if token.value in self._rejected:
+            self._rejected.remove(token.value)  # upstream gives the same one again: its 401 was about permission
         self._failures = 0
         self.failure = None
         self.token = token
@@ -110,10 +116,10 @@ class Life:
         It may not be while logins fail anyway, nor when 401s have caused too many of them: then the 401 is about
         permission, as far as can be told, and the token stays in service.
         """
-        if self.token is None or self.token.value != token.value or token.value == self._rejected:
+        if self.token is None or self.token.value != token.value or token.value in self._rejected:
             return True
         state = self.login_state(now)
         if state is LoginState.IN_FLIGHT or (state is LoginState.IDLE and self._floor.allows(now)):
-            self._rejected = token.value
+            self._rejected.append(token.value)
             return True
         return False

@@ -62,6 +62,7 @@ class Refresher:
         self._login: asyncio.Task[LoginError | None] | None = None
         self._refused: Credentials | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._stopped = False
 
     # --- What a request asks for ------------------------------------------------------------------------------------
 
@@ -120,7 +121,8 @@ class Refresher:
         return usable, None if usable else "the first login is under way"
 
     def stop(self) -> None:
-        """End the login in flight and the schedule."""
+        """End the login in flight and the schedule; no login begins any more."""
+        self._stopped = True
         if self._timer is not None:
             self._timer.cancel()
         if self._login is not None:
@@ -133,6 +135,8 @@ class Refresher:
 
     async def _join(self) -> None:
         login = self._login or self._start_login()
+        if login is None:
+            raise LoginError("the sidecar is stopping", retry_after=1)
         await asyncio.wait([login], timeout=self._schedule.patience)
         if not login.done():
             raise LoginTimedOut(f"no token within {self._schedule.patience:g} s", retry_after=1)
@@ -144,7 +148,9 @@ class Refresher:
             left = self._life.wakes_at(now) - now.monotonic
             raise type(failure)(failure.detail, retry_after=left)  # one each: a traceback is not shared
 
-    def _start_login(self) -> asyncio.Task[LoginError | None]:
+    def _start_login(self) -> asyncio.Task[LoginError | None] | None:
+        if self._stopped:
+            return None
         self._life.began(self._clock())
         self._login = asyncio.get_running_loop().create_task(self._replace(), name=f"login to {self._key.api}")
         return self._login
