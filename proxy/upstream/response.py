@@ -85,7 +85,7 @@ class Response:
         """Take what upstream sent; raises `MalformedAnswer`."""
         self.heard = True
         if self._parser is None:
-            self.excess = True
+            self.excess = self.excess or bool(data.strip(b"\r\n"))  # llhttp too lets empty lines pass behind an answer
             return
         self._check_protocol(data)
         try:

@@ -367,9 +367,11 @@ def test_nothing_of_a_second_answer_reaches_the_first(answer: bytes, more: bytes
     assert Seen.of(response)._replace(excess=False) == Seen.of(fed(answer))
 
 
-def test_an_empty_line_after_an_answer_is_no_body() -> None:
-    assert fed(HELLO + b"\r\n").take() == b"hello"
-    assert fed(HELLO, b"\r\n").excess
+@pytest.mark.parametrize("pieces", [[HELLO + b"\r\n"], [HELLO, b"\r\n"], one_by_one(HELLO + b"\r\n")])
+def test_an_empty_line_after_an_answer_is_neither_body_nor_another_answer(pieces: list[bytes]) -> None:
+    response = fed(*pieces)
+    assert response.take() == b"hello"
+    assert not response.excess
 
 
 # --- What is not one well-formed answer -------------------------------------------------------------------------------
