@@ -290,6 +290,7 @@ async def _becomes_calm(fake: Fake, proxy: Sidecar, relay: Relay) -> None:
     """End the faults; what was under way comes to its end, and the token is good again."""
     relay.calm = True
     relay.open()
+    await relay.end_all()  # those that were made before have their fate still to come
     await fake.do("answers", mode="normal")
     await fake.do("logins", mode="accept")
     await fake.do("expire")
