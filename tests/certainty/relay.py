@@ -95,10 +95,10 @@ class Relay:
                 for pump in done:
                     pump.result()
             finally:
+                upper_writer.close()  # first: `end_all` may cancel the wait for the pumps
                 for pump in pumps:
                     pump.cancel()
                 await asyncio.gather(*pumps, return_exceptions=True)
-                upper_writer.close()
         except _Cut:
             self._cut(writer)
         except (ConnectionError, asyncio.CancelledError):
