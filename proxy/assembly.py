@@ -10,6 +10,7 @@ from proxy.errors import ConfigError
 from proxy.forward import Api, Apis, Forward, HeldBytes, Holder, Trail
 from proxy.guard import Guard
 from proxy.listener import Listener
+from proxy.observe import Metrics, StoreReading
 from proxy.tokens import Login, Refresher, Schedule, TokenKey, open_store, system_clock
 from proxy.upstream import Dialler, Pool, egress_from, trust
 from proxy.waiting import WaitingRoom
@@ -45,6 +46,8 @@ class Assembly:
             clock=system_clock,
             login_timeout=config.timeouts.login,
         )
+        self.metrics = Metrics()
+        self.metrics.store_from(lambda: StoreReading(self.store.failing, self.store.failures))
         self.pools: dict[str, Pool] = {}
         self.refreshers: dict[tuple[str, str], Refresher] = {}
         """By account and API."""
@@ -105,6 +108,8 @@ class Assembly:
 
     def _refresher(self, account: str, name: str, token_url: HttpUrl, login: Login) -> Refresher:
         config = self._config
+        meter = self.metrics.token(account, name)
+        meter.skew_from(lambda: login.skew)
         return Refresher(
             TokenKey(config.environment, account, name, str(token_url)),
             self._credentials[account],
@@ -113,6 +118,7 @@ class Assembly:
             schedule=Schedule(config.tokens.refresh_every, config.timeouts.login, random.random),
             clock=system_clock,
             waiting=self._waiting,
+            meter=meter,
         )
 
     def _tls(self, name: str, ca_file: str | None) -> ssl.SSLContext:

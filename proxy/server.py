@@ -40,7 +40,7 @@ class Sidecar:
         """Put the rooms together, within a running event loop; raises `ConfigError`."""
         self._drain = config.drain
         self._rooms = Assembly(config, env, access_log)
-        self._admin = Admin(config.admin.bind, self.condition)
+        self._admin = Admin(config.admin.bind, self.condition, self._rooms.metrics)
         self._draining = False
 
     async def start(self) -> list[str]:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from proxy.config import Bind
+    from proxy.observe import Metrics
 
 
 class Readiness(StrEnum):
@@ -36,9 +37,10 @@ _SERVING = {Readiness.READY, Readiness.DEGRADED}
 class Admin:
     """The operator's port, open from `open` to `close`."""
 
-    def __init__(self, bind: Bind, condition: Callable[[], Condition]) -> None:
+    def __init__(self, bind: Bind, condition: Callable[[], Condition], metrics: Metrics) -> None:
         self._bind = bind
         self._condition = condition
+        self._metrics = metrics
         self._runner: web.AppRunner | None = None
 
     async def open(self) -> str:
@@ -47,6 +49,7 @@ class Admin:
         app.router.add_get("/startupz", self._alive)  # it is answered only once the listeners are open
         app.router.add_get("/livez", self._alive)
         app.router.add_get("/readyz", self._ready)
+        app.router.add_get("/metrics", self._exposition)
         self._runner = web.AppRunner(app, access_log=None)
         await self._runner.setup()
         if self._bind.path:
@@ -67,3 +70,7 @@ class Admin:
         readiness, reasons = self._condition()
         status = 200 if readiness in _SERVING else 503
         return web.json_response({"status": readiness, "reasons": reasons}, status=status)
+
+    async def _exposition(self, request: web.Request) -> web.Response:
+        body, media_type = self._metrics.exposition(request.headers.get("Accept", ""))
+        return web.Response(body=body, headers={"Content-Type": media_type})

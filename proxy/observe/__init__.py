@@ -1,5 +1,14 @@
 """What every room may call to say what happens."""
 
 from proxy.observe.logs import AccessLog, RequestLine, set_up
+from proxy.observe.metrics import Metrics, StoreReading, TokenMeter, TokenReading
 
-__all__ = ["AccessLog", "RequestLine", "set_up"]
+__all__ = [
+    "AccessLog",
+    "Metrics",
+    "RequestLine",
+    "StoreReading",
+    "TokenMeter",
+    "TokenReading",
+    "set_up",
+]

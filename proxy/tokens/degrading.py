@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from contextlib import AbstractAsyncContextManager
 
-    from proxy.tokens.store import Kept, Store, TokenKey
+    from proxy.tokens.store import Kept, Place, TokenKey
     from proxy.tokens.token import Clock
 
 log = logging.getLogger(__name__)
@@ -33,26 +33,26 @@ class Degrading:
     """
 
     def __init__(
-        self, shared: Store, clock: Clock, *, limit: float = 1.0, chance: Callable[[], float] = random.random
+        self, shared: Place, clock: Clock, *, limit: float = 1.0, chance: Callable[[], float] = random.random
     ) -> None:
         """`shared` may raise, and may hang but when a lock is asked for: only it can tell waiting from hanging."""
+        self.shared = True
+        self.failures = 0
         self._shared = shared
         self._memory = MemoryStore(clock)
         self._limit = limit
         self._chance = chance
         self._missed: dict[TokenKey, Kept | None] = {}  # what to ask for, or to share, first of all
         self._retry: asyncio.Task[None] | None = None
-        self.failures = 0
-        """How many times the shared store has stopped working."""
 
     @property
-    def degraded(self) -> bool:
+    def failing(self) -> bool:
         """Whether memory stands in for the shared store now."""
         return self._retry is not None
 
     async def load(self, key: TokenKey) -> Kept | None:
         """Return the last token kept, unless it has expired."""
-        if not self.degraded:
+        if not self.failing:
             try:
                 async with asyncio.timeout(self._limit):
                     kept = await self._shared.load(key)
@@ -67,7 +67,7 @@ class Degrading:
     async def save(self, key: TokenKey, token: Kept) -> None:
         """Keep a token in place of the one before."""
         await self._memory.save(key, token)
-        if not self.degraded:
+        if not self.failing:
             try:
                 async with asyncio.timeout(self._limit):
                     await self._shared.save(key, token)
@@ -98,7 +98,7 @@ class Degrading:
                 await self._shared.close()
 
     async def _enter(self, key: TokenKey) -> AbstractAsyncContextManager[None] | None:
-        if self.degraded:
+        if self.failing:
             return None
         lock = self._shared.lock(key)
         try:
@@ -119,7 +119,7 @@ class Degrading:
 
     def _failed(self, key: TokenKey, error: Exception) -> None:
         self._missed.setdefault(key, None)
-        if self.degraded:
+        if self.failing:
             return
         self.failures += 1
         self._retry = asyncio.get_running_loop().create_task(self._win_back(), name="win the token store back")

@@ -8,7 +8,6 @@ import errno
 import fcntl
 import logging
 import os
-import re
 import shlex
 import stat
 from collections import defaultdict
@@ -39,8 +38,6 @@ _DISK_TROUBLE = {errno.EROFS, errno.ENOSPC, errno.EDQUOT}
 _WRITING = 0
 """The byte whose lock covers a change of the file; each key has another."""
 
-_FIT_FOR_A_HEADER = re.compile(r"[A-Za-z0-9\-._~+/]+=*")
-
 
 class _Contents(msgspec.Struct, frozen=True):
     """What the file holds; the tokens by `TokenKey.digest`."""
@@ -68,10 +65,17 @@ class FileStore:
         self._clock = clock
         self._limit = limit
         self._failing: set[str] = set()
+        self.shared = True
+        self.failures = 0
         self._locks: defaultdict[TokenKey, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._lock_file = _LockFile(self._beside("lock"))
         with self._forgiving("written"):
             _require_privacy(self._path)
+
+    @property
+    def failing(self) -> bool:
+        """Whether the disk refuses something, so that this sidecar logs in for itself."""
+        return bool(self._failing)
 
     async def load(self, key: TokenKey) -> Kept | None:
         """Return the last token kept, unless it has expired."""
@@ -152,14 +156,11 @@ class FileStore:
     def _read(self) -> dict[str, Kept]:
         """Read the file, which is always whole: it is only ever replaced."""
         try:
-            contents = msgspec.json.decode(self._path.read_bytes(), type=_Contents)
+            return msgspec.json.decode(self._path.read_bytes(), type=_Contents).tokens
         except FileNotFoundError:
             return {}
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             raise _DamagedError from None
-        if not all(_FIT_FOR_A_HEADER.fullmatch(token.value) for token in contents.tokens.values()):
-            raise _DamagedError
-        return contents.tokens
 
     def _read_or_set_aside(self) -> dict[str, Kept]:
         """Read the file; one that is damaged makes place for another. Only while no other process may do so too."""
@@ -198,6 +199,7 @@ class FileStore:
             if what not in self._failing:
                 text = "the file of tokens %s cannot be %s: %s; this sidecar logs in for itself"
                 log.warning(text, self._path, what, error.strerror, extra={"event": "store-failed"})
+                self.failures += 1
             self._failing.add(what)
         else:
             self._failing.discard(what)

@@ -7,15 +7,19 @@ from typing import TYPE_CHECKING, cast
 
 from proxy.errors import LoginError, LoginTimedOut
 from proxy.tokens.schedule import RateFloor
-from proxy.tokens.states import LOGIN, STEPS, Event, LoginState, Step, TokenState
+from proxy.tokens.states import LOGIN, REASONS, STEPS, Event, LoginState, Step, TokenState
 
 if TYPE_CHECKING:
     from proxy.tokens.schedule import Schedule
+    from proxy.tokens.store import Kept
     from proxy.tokens.token import Moment, Token
 
 
 _REMEMBERED = 16
 """Rejected tokens: in a shared store an older one may still stand, or be put there by another sidecar."""
+
+_MANY, _WITHIN = 3, 3600.0
+"""So many good tokens rejected within so many seconds, and something else is at work than Invoisys's own revoking."""
 
 
 class Life:
@@ -26,8 +30,11 @@ class Life:
         self._floor = RateFloor()
         self._login = LoginState.IDLE
         self._rejected: deque[str] = deque(maxlen=_REMEMBERED)  # the values that upstream answered 401 to
+        self._rejected_at: deque[float] = deque(maxlen=_MANY)
         self._failures = 0  # in a row
         self._retry_at = 0.0  # on the monotonic clock
+        self.rejections = 0
+        """How many tokens upstream answered 401 to."""
         self.token: Token | None = None
         self.failure: LoginError | None = None
         """Of the last login; none after one that succeeded."""
@@ -69,9 +76,27 @@ class Life:
         left = self._retry_at - now.monotonic
         return kind(f"{failure.detail}; the next login is in {left:.0f} s", retry_after=left)
 
-    def accepts(self, value: str) -> bool:
-        """Tell whether a token that somebody else obtained is news: neither the one held nor one that was rejected."""
-        return value not in self._rejected and (self.token is None or value != self.token.value)
+    def retry_in(self, now: Moment) -> float:
+        """Return for how many seconds no login is made because the last one failed."""
+        failed = self.login_state(now) in (LoginState.BACKING_OFF, LoginState.REFUSED)
+        return self._retry_at - now.monotonic if failed else 0.0
+
+    def reason(self, now: Moment) -> str:
+        """Say in a word why a login begins now."""
+        return "retry" if self.failure is not None else REASONS[self.token_state(now)]
+
+    def accepts(self, kept: Kept, now: Moment) -> bool:
+        """Tell whether somebody else's token is news: neither the one held, nor rejected, nor of unknown age."""
+        held = self.token is not None and kept.value == self.token.value
+        return not held and kept.value not in self._rejected and not kept.is_from_the_future(now.wall)
+
+    def prefers(self, kept: Kept, now: Moment) -> bool:
+        """Tell whether somebody else's token is news, and got after the one that is held."""
+        return self.accepts(kept, now) and (self.token is None or kept.obtained_at > self.token.obtained_at.wall)
+
+    def loses_tokens(self, now: Moment) -> bool:
+        """Tell whether so many good tokens were rejected of late that another login may be what revokes them."""
+        return len(self._rejected_at) == _MANY and now.monotonic - self._rejected_at[0] < _WITHIN
 
     # --- Events -------------------------------------------------------------------------------------------------------
 
@@ -85,8 +110,15 @@ class Life:
             self._floor.take(now)
 
     def granted(self, token: Token) -> None:
-        """The login gave a token, or somebody else's did."""
-        self._login = LOGIN[self._login, Event.GRANTED]
+        """The login gave a token."""
+        self._take(token, Event.GRANTED)
+
+    def shared(self, token: Token) -> None:
+        """Another sidecar's login gave a token."""
+        self._take(token, Event.SHARED)
+
+    def _take(self, token: Token, event: Event) -> None:
+        self._login = LOGIN[self._login, event]
         if token.value in self._rejected:
             self._rejected.remove(token.value)  # upstream gives the same one again: its 401 was about permission
         self._failures = 0
@@ -121,5 +153,7 @@ class Life:
         state = self.login_state(now)
         if state is LoginState.IN_FLIGHT or (state is LoginState.IDLE and self._floor.allows(now)):
             self._rejected.append(token.value)
+            self._rejected_at.append(now.monotonic)
+            self.rejections += 1
             return True
         return False

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 from dataclasses import dataclass, field
+from datetime import UTC
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -21,12 +22,14 @@ from proxy.errors import (
     LoginTimedOut,
     LoginUnreachable,
 )
+from proxy.tokens.token import TOKEN68, system_clock
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Mapping
 
     from proxy.config import Credentials, EgressProxy
+    from proxy.tokens.token import Clock
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +40,8 @@ LONGEST_LIFETIME = 7 * 24 * 3600.0
 
 _LARGEST_ANSWER = 64 * 1024
 _LONGEST_REASON = 200
-_TOKEN68 = re.compile(r"[A-Za-z0-9\-._~+/]+=*")
+_MOST_SKEW = 60.0
+"""Seconds; a clock that is further off breaks more than tokens: certificates, the date of issue."""
 
 _OK = 200
 _BAD_REQUEST = 400
@@ -52,6 +56,8 @@ class Grant:
 
     access_token: str = field(repr=False)
     lifetime: float
+    assumed: bool = False
+    """The lifetime is ours: the login gave none that can be used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,25 +79,36 @@ def read_grant(answer: Answer) -> Grant:
         raise _refusal(answer)
     fields = _json_object(answer.body)
     token = fields.get("access_token")
-    if not isinstance(token, str) or not _TOKEN68.fullmatch(token):
+    if not isinstance(token, str) or not TOKEN68.fullmatch(token):
         raise LoginNonsense("the login answered 200 without a usable access_token")
     kind = fields.get("token_type", "bearer")
     if not isinstance(kind, str) or kind.lower() != "bearer":
         raise LoginNonsense("the login gave a token that is not a bearer token")
-    return Grant(token, _lifetime(fields.get("expires_in")))
+    lifetime = _lifetime(fields.get("expires_in"))
+    return Grant(token, DEFAULT_LIFETIME, assumed=True) if lifetime is None else Grant(token, lifetime)
 
 
-def _lifetime(said: object) -> float:
+def _lifetime(said: object) -> float | None:
     if isinstance(said, str) and said.isascii() and said.isdigit():
         said = int(said)
     if isinstance(said, bool) or not isinstance(said, int | float) or not 0 < said <= LONGEST_LIFETIME:
-        log.warning(
-            "the login gave no usable expires_in; the token is taken to live %g s",
-            DEFAULT_LIFETIME,
-            extra={"event": "expires-in-unusable"},
-        )
-        return DEFAULT_LIFETIME
+        return None
     return float(said)
+
+
+def clock_skew(date: str | None, asked: float, answered: float) -> float | None:
+    """Return by how many seconds our clock is ahead of the server's `Date` (RFC 9110, section 6.6.1), if it gave one.
+
+    The field has whole seconds and was written between the two times of ours, so the truth is within half a second and
+    half of the time that the answer took.
+    """
+    try:
+        theirs = parsedate_to_datetime(date or "")
+    except ValueError:
+        return None
+    if theirs.tzinfo is None:
+        theirs = theirs.replace(tzinfo=UTC)
+    return (asked + answered) / 2 - (theirs.timestamp() + 0.5)
 
 
 def _refusal(answer: Answer) -> LoginError:
@@ -144,6 +161,7 @@ class Login:
         tls: ssl.SSLContext | None,
         limit: float,
         egress: EgressProxy | None = None,
+        clock: Clock = system_clock,
     ) -> None:
         """`limit` in seconds bounds the whole of a login."""
         self._url = url
@@ -151,9 +169,14 @@ class Login:
         self._limit = limit
         self._proxy = None if egress is None else f"http://{egress.host}:{egress.port}"
         self._proxy_auth = _basic(egress)
+        self._clock = clock
+        self._warned: set[str] = set()
+        self.skew: float | None = None
+        """Seconds by which our clock was ahead of the login server's at the last login."""
 
     async def __call__(self, credentials: Credentials) -> Grant:
         """Log in once; raises `LoginError`."""
+        asked = self._clock().wall
         try:
             async with asyncio.timeout(self._limit):
                 answer = await self._post(credentials)
@@ -161,13 +184,33 @@ class Login:
             raise LoginTimedOut(f"the login was not answered within {self._limit:g} s") from None
         except (aiohttp.ClientError, OSError) as error:
             raise LoginUnreachable(f"the login server could not be reached: {_cause(error)}") from None
+        self.skew = clock_skew(answer.headers.get("Date"), asked, self._clock().wall)
+        self._warn_of_skew()
         try:
-            return read_grant(answer)
+            grant = read_grant(answer)
         except LoginError as error:
             # Upstream's own words may quote what was sent to it.
             for secret in (credentials.password.reveal(), credentials.username):
                 error.detail = error.detail.replace(secret, "***")
             raise
+        self._warn(
+            "expires-in-unusable",
+            f"the login gave no usable expires_in; the token is taken to live {DEFAULT_LIFETIME:g} s",
+            grant.assumed,
+        )
+        return grant
+
+    def _warn_of_skew(self) -> None:
+        skew = self.skew or 0.0
+        side = "ahead of" if skew > 0 else "behind"
+        text = f"this machine's clock is {abs(skew):.0f} s {side} the login server's; let it be set by NTP"
+        self._warn("clock-skew", text, abs(skew) > _MOST_SKEW)
+
+    def _warn(self, event: str, text: str, holds: bool) -> None:  # noqa: FBT001 - what is warned of holds or not
+        """Warn once until it does not hold any more."""
+        if holds and event not in self._warned:
+            log.warning("%s", text, extra={"event": event})
+        (self._warned.add if holds else self._warned.discard)(event)
 
     async def _post(self, credentials: Credentials) -> Answer:
         # A session for each login: there are two a day, and a kept connection would be a dead one.

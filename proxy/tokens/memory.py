@@ -20,6 +20,10 @@ _PLACES = 256
 class MemoryStore:
     """The tokens of this process, each until it expires."""
 
+    shared = False
+    failures = 0
+    failing = False
+
     def __init__(self, clock: Clock) -> None:
         self._tokens: TLRUCache[TokenKey, Kept] = TLRUCache(
             _PLACES, ttu=lambda _key, token, _now: token.expires_at, timer=lambda: clock().wall

@@ -22,10 +22,10 @@ class TokenState(Enum):
 class LoginState(Enum):
     """What the login is doing."""
 
-    IDLE = auto()
-    IN_FLIGHT = auto()
-    BACKING_OFF = auto()  # the last one failed, and the next has its time
-    REFUSED = auto()  # the credentials are wrong: the next has its time, or comes at once with other credentials
+    IDLE = "idle"
+    IN_FLIGHT = "in-flight"
+    BACKING_OFF = "backing-off"  # the last one failed, and the next has its time
+    REFUSED = "refused"  # the credentials are wrong: the next has its time, or comes at once with other credentials
 
 
 class Event(Enum):
@@ -33,6 +33,7 @@ class Event(Enum):
 
     BEGAN = auto()
     GRANTED = auto()
+    SHARED = auto()  # another sidecar's login gave a token
     FAILED = auto()
     WAS_REFUSED = auto()
     TIME_CAME = auto()
@@ -67,11 +68,22 @@ STEPS = {
 }
 """A valid token outlives every failed login; an expired or rejected one is never served."""
 
+REASONS = {
+    TokenState.NONE: "first",
+    TokenState.DUE: "scheduled",
+    TokenState.EXPIRED: "expired",
+    TokenState.REJECTED: "rejected",
+}
+"""Why there is a login, unless it is the retry of one that failed."""
+
 LOGIN = {
     (LoginState.IDLE, Event.BEGAN): LoginState.IN_FLIGHT,
     (LoginState.IN_FLIGHT, Event.GRANTED): LoginState.IDLE,
     (LoginState.IN_FLIGHT, Event.FAILED): LoginState.BACKING_OFF,
     (LoginState.IN_FLIGHT, Event.WAS_REFUSED): LoginState.REFUSED,
+    (LoginState.IDLE, Event.SHARED): LoginState.IDLE,
+    (LoginState.BACKING_OFF, Event.SHARED): LoginState.IDLE,
+    (LoginState.REFUSED, Event.SHARED): LoginState.IDLE,
     (LoginState.BACKING_OFF, Event.TIME_CAME): LoginState.IDLE,
     (LoginState.REFUSED, Event.TIME_CAME): LoginState.IDLE,
     (LoginState.REFUSED, Event.SECRET_CHANGED): LoginState.IDLE,

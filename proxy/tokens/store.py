@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Annotated, NamedTuple, Protocol
 
 import msgspec
+
+from proxy.tokens.token import TOKEN68
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from proxy.config import Credentials
+
+_MOST_AHEAD = 300.0
+"""Seconds by which another replica's clock may be ahead of ours."""
 
 
 class TokenKey(NamedTuple):
@@ -40,17 +45,21 @@ class TokenKey(NamedTuple):
 class Kept(msgspec.Struct, frozen=True):
     """A token as others read it: by the wall clock, the only one that processes share. Times in seconds."""
 
-    value: str
+    value: Annotated[str, msgspec.Meta(pattern=rf"\A(?:{TOKEN68.pattern})\Z")]
     generation: int
     obtained_at: float
     expires_at: float
+
+    def is_from_the_future(self, now: float) -> bool:
+        """Tell whether it was kept when a clock was wrong, so that nobody knows how old it is."""
+        return self.obtained_at > now + _MOST_AHEAD
 
     def __repr__(self) -> str:
         return f"Kept(generation={self.generation})"
 
 
-class Store(Protocol):
-    """Keeps the last token of each key; none of its methods raises: a store that fails is as good as an empty one."""
+class Place(Protocol):
+    """Keeps the last token of each key."""
 
     async def load(self, key: TokenKey) -> Kept | None:
         """Return the last token kept, unless it has expired."""
@@ -66,3 +75,16 @@ class Store(Protocol):
 
     async def close(self) -> None:
         """Let go of files and connections."""
+
+
+class Store(Place, Protocol):
+    """A place that never raises: one that fails is as good as an empty one."""
+
+    shared: bool
+    """Whether other processes may keep a token here."""
+    failures: int
+    """How many times it has stopped working."""
+
+    @property
+    def failing(self) -> bool:
+        """Whether it does not work now, so that nothing is shared."""

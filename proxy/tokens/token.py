@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
+
+TOKEN68 = re.compile(r"[A-Za-z0-9\-._~+/]+=*")
+"""What may stand behind `Bearer` (RFC 9110, section 11.2): nothing in it can split a header."""
 
 
 class Moment(NamedTuple):
@@ -21,6 +25,14 @@ class Moment(NamedTuple):
     def plus(self, seconds: float) -> Moment:
         """Return the moment `seconds` later."""
         return Moment(self.wall + seconds, self.monotonic + seconds)
+
+    def age(self, now: Moment) -> float:
+        """Return how many seconds have passed since this moment, by the clock that says more."""
+        return max(now.wall - self.wall, now.monotonic - self.monotonic)
+
+    def left(self, now: Moment) -> float:
+        """Return in how many seconds this moment comes, by the clock that says less."""
+        return min(self.wall - now.wall, self.monotonic - now.monotonic)
 
     def has_come(self, now: Moment) -> bool:
         """Tell whether this moment is in the past."""

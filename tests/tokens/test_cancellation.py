@@ -15,6 +15,7 @@ import pytest
 
 from proxy.config import Credentials, Secret
 from proxy.errors import LoginError, LoginUnreachable
+from proxy.observe import Metrics
 from proxy.tokens import MemoryStore, Refresher, Schedule, Token, TokenKey
 from proxy.tokens.login import Grant
 from proxy.waiting import WaitingRoom
@@ -86,6 +87,7 @@ class Bench:
             schedule=Schedule(43200, 15, lambda: 0),
             clock=self.clock,
             waiting=self.waiting,
+            meter=Metrics().token("default", "2.0"),
         )
         self.refreshers.append(made)
         return made

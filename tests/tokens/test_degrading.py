@@ -103,7 +103,7 @@ def test_a_store_that_works_is_asked_each_time(caplog: pytest.LogCaptureFixture)
         assert (bench.shared.locked, bench.shared.unlocked) == (1, 1)
         bench.shared.tokens[KEY] = two
         assert await bench.store.load(KEY) == two
-        assert not bench.store.degraded
+        assert not bench.store.failing
         assert bench.store.failures == 0
 
     in_virtual_time(scenario)
@@ -122,7 +122,7 @@ def test_no_call_fails_with_the_shared_store_and_it_is_told_once(
             await bench.store.save(KEY, token)
         assert await bench.store.load(KEY) == token
         assert bench.shared.asked == 1
-        assert bench.store.degraded
+        assert bench.store.failing
         assert bench.store.failures == 1
 
     in_virtual_time(scenario)
@@ -197,7 +197,7 @@ def test_when_it_is_back_it_is_told_and_the_tokens_of_the_meantime_are_shared(ca
         bench.shared.tokens[OTHER] = theirs
         bench.shared.trouble = None
         await bench.passes(2)
-        assert not bench.store.degraded
+        assert not bench.store.failing
         assert bench.shared.tokens == {KEY: ours, OTHER: theirs}
         assert await bench.store.load(OTHER) == theirs
         bench.shared.trouble = OSError()
@@ -224,7 +224,7 @@ def test_a_token_of_while_it_comes_back_is_shared_too() -> None:
         bench.shared.load = meanwhile  # type: ignore[method-assign]
         await bench.passes(3)
         assert bench.shared.tokens[KEY].value == "second"
-        assert not bench.store.degraded
+        assert not bench.store.failing
 
     in_virtual_time(scenario)
 
@@ -266,7 +266,7 @@ def test_what_goes_wrong_under_the_lock_comes_out_and_the_lock_is_given_back() -
             async with bench.store.lock(KEY):
                 raise KeyError
         assert bench.shared.unlocked == 1
-        assert not bench.store.degraded
+        assert not bench.store.failing
 
     in_virtual_time(scenario)
 

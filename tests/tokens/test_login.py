@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import logging
+import re
 import ssl
 from typing import TYPE_CHECKING
 
@@ -24,8 +24,8 @@ from proxy.errors import (
     LoginUnreachable,
 )
 from proxy.fake import FakeInvoisys
-from proxy.tokens import Login
-from proxy.tokens.login import Answer, read_grant
+from proxy.tokens import Login, Moment, system_clock
+from proxy.tokens.login import Answer, clock_skew, read_grant
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -54,12 +54,11 @@ def answer(status: int, body: object, **headers: str) -> Answer:
         ({"access_token": "abc", "expires_in": None}, 3600),
     ],
 )
-def test_a_grant(given: dict[str, object], lifetime: float, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.WARNING):
-        grant = read_grant(answer(200, given))
+def test_a_grant(given: dict[str, object], lifetime: float) -> None:
+    grant = read_grant(answer(200, given))
     assert grant.access_token == given["access_token"]
     assert grant.lifetime == lifetime
-    assert bool(caplog.records) == (lifetime == 3600)
+    assert grant.assumed == (lifetime == 3600)
 
 
 def test_a_grant_with_a_byte_order_mark() -> None:
@@ -162,6 +161,68 @@ async def test_secrets_that_the_answer_repeats_are_masked() -> None:
     body = b'{"error":"invalid_grant","error_description":"integracao@empresa.com.br/segredo is wrong"}'
     error = await serve(b"HTTP/1.1 400 Bad Request\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body), failing)
     assert error.detail == "Invoisys refused the credentials (400: ***/*** is wrong)"
+
+
+@pytest.mark.parametrize(
+    ("date", "skew"),
+    [
+        ("Sun, 06 Nov 1994 08:49:37 GMT", 0.0),
+        ("Sunday, 06-Nov-94 08:49:37 GMT", 0.0),
+        ("Sun Nov  6 08:49:37 1994", 0.0),
+        ("Sun, 06 Nov 1994 08:51:37 GMT", -120.0),
+        ("Sun, 06 Nov 1994 07:49:37 GMT", 3600.0),
+        ("yesterday", None),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_the_date_of_the_login_server_tells_the_skew(date: str | None, skew: float | None) -> None:
+    asked = 784111777.0
+    assert clock_skew(date, asked, asked + 1) == skew
+
+
+async def test_a_clock_that_is_wrong_is_warned_of_once_until_it_is_right(caplog: pytest.LogCaptureFixture) -> None:
+    wrong = [90.0]
+
+    def clock() -> Moment:
+        now = system_clock()
+        return Moment(now.wall + wrong[0], now.monotonic)
+
+    fake = FakeInvoisys()
+    url = await fake.start()
+    try:
+        login = Login(f"{url}/api/token", None, 5, clock=clock)
+        mine = Credentials(fake.username, Secret(fake.password))
+        for seconds in (90.0, 90.0, 0.0, -90.0, -90.0):
+            wrong[0] = seconds
+            await login(mine)
+            assert login.skew == pytest.approx(seconds, abs=1.5)
+    finally:
+        await fake.stop()
+    said = [re.sub(r"(89|9[01]) s", "90 s", record.message) for record in caplog.records]
+    assert said == [
+        "this machine's clock is 90 s ahead of the login server's; let it be set by NTP",
+        "this machine's clock is 90 s behind the login server's; let it be set by NTP",
+    ]
+
+
+async def test_a_lifetime_that_is_not_given_is_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    body = b'{"access_token":"abc"}'
+    reply = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%b" % (len(body), body)
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(reply)
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with server:
+        login = Login(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/", None, 5)
+        for _ in range(3):
+            assert (await login(CREDENTIALS)).assumed
+    assert [record.message for record in caplog.records] == [
+        "the login gave no usable expires_in; the token is taken to live 3600 s"
+    ]
 
 
 async def test_an_endless_answer_is_read_to_a_limit() -> None:

@@ -165,7 +165,7 @@ async def test_a_value_that_is_no_token_is_as_good_as_none(
     async with sharing(redis) as one:
         redis.ask("SET", TOKEN, value)
         assert await one.whole.load(KEY) is None
-        assert not one.whole.degraded
+        assert not one.whole.failing
         await one.whole.save(KEY, token("new"))
         assert await one.whole.load(KEY) is not None
     assert events(caplog) == ["store-unreadable"]

@@ -9,8 +9,10 @@ import pytest
 
 from proxy.config import Credentials, Secret
 from proxy.errors import CredentialsRefused, LoginError, LoginThrottled, LoginTimedOut, LoginUnreachable, Overloaded
+from proxy.observe import Metrics
 from proxy.tokens import MemoryStore, Refresher, Schedule, Token, TokenKey
 from proxy.tokens.login import Grant
+from proxy.tokens.store import Kept
 from proxy.waiting import WaitingRoom
 from tests.support.virtual import VirtualClock, pending_timers, run, settle
 
@@ -35,6 +37,7 @@ class Bench:
         self.credentials = Credentials("user", Secret("first"))
         self.refuses: Secret | None = None
         self.store = MemoryStore(clock)
+        self.metrics = Metrics()
         self.waiting = waiting
         self.chance = chance
         self.refresher = self.another()
@@ -48,6 +51,7 @@ class Bench:
             schedule=Schedule(12 * HOUR, 15, lambda: self.chance),
             clock=self.clock,
             waiting=WaitingRoom(self.waiting),
+            meter=self.metrics.token("default", "2.0"),
         )
 
     async def _log_in(self, credentials: Credentials) -> Grant:
@@ -447,6 +451,190 @@ async def _a_token_that_another_got_costs_nothing_of_the_floor(bench: Bench) -> 
 test_a_token_that_another_got_costs_nothing_of_the_floor = in_virtual_time(
     _a_token_that_another_got_costs_nothing_of_the_floor
 )
+
+
+async def _what_another_saves_in_a_shared_store_is_held_a_second_later(bench: Bench) -> None:
+    bench.store.shared = True
+    other = bench.another()
+    held = await bench.refresher.token()
+    assert (await other.token()).value == held.value
+    await other.renew(held)
+    assert bench.refresher.current() is held
+    await bench.passes(1.1)
+    assert await bench.value() == (await other.token()).value == "token-2"
+    assert len(bench.logins) == 2
+    other.stop()
+
+
+test_what_another_saves_is_held_a_second_later = in_virtual_time(
+    _what_another_saves_in_a_shared_store_is_held_a_second_later
+)
+
+
+async def _another_s_token_ends_the_wait_after_a_failed_login(bench: Bench) -> None:
+    bench.store.shared = True
+    bench.failure = CredentialsRefused("no")
+    bench.refresher.start()
+    await bench.passes(5)
+    now = bench.clock().wall
+    await bench.store.save(KEY.of(bench.credentials), Kept("of-another", 7, now, now + HOUR))
+    await bench.passes(1.1)
+    assert await bench.value() == "of-another"
+    assert bench.refresher.report() == (True, None)
+    assert len(bench.logins) == 1
+
+
+test_another_s_token_ends_the_wait_after_a_failed_login = in_virtual_time(
+    _another_s_token_ends_the_wait_after_a_failed_login
+)
+
+
+async def _an_older_or_rejected_token_in_the_store_is_not_taken(bench: Bench) -> None:
+    bench.store.shared = True
+    first = await bench.refresher.token()
+    await bench.refresher.renew(first)
+    key, now = KEY.of(bench.credentials), bench.clock().wall
+    for kept in (
+        Kept(first.value, 9, now + 1, now + HOUR),  # rejected
+        Kept("older", 9, now - HOUR, now + HOUR),
+        Kept("of-an-unknown-age", 9, now + 310, now + HOUR),
+    ):
+        await bench.store.save(key, kept)
+        await bench.passes(2)
+        assert await bench.value() == "token-2"
+    assert len(bench.logins) == 2
+
+
+test_an_older_or_rejected_token_in_the_store_is_not_taken = in_virtual_time(
+    _an_older_or_rejected_token_in_the_store_is_not_taken
+)
+
+
+async def _a_token_from_the_future_is_as_good_as_none(bench: Bench) -> None:
+    now = bench.clock().wall
+    await bench.store.save(KEY.of(bench.credentials), Kept("of-an-unknown-age", 1, now + 301, now + 24 * HOUR))
+    assert await bench.value() == "token-1"
+
+
+test_a_token_from_the_future_is_as_good_as_none = in_virtual_time(_a_token_from_the_future_is_as_good_as_none)
+
+
+async def _a_look_that_is_under_way_does_not_undo_a_login(bench: Bench) -> None:
+    bench.store.shared = True
+    held = await bench.refresher.token()
+    gate = asyncio.Event()
+    load = bench.store.load
+
+    async def slowly(key: TokenKey) -> Kept | None:
+        kept = await load(key)
+        await gate.wait()
+        return kept
+
+    bench.store.load = slowly  # type: ignore[method-assign]
+    await bench.passes(1.1)  # a look has begun, and has found the first token
+    bench.store.load = load  # type: ignore[method-assign]
+    await bench.refresher.renew(held)
+    gate.set()
+    await bench.passes(1)
+    assert await bench.value() == "token-2"
+
+
+test_a_look_that_is_under_way_does_not_undo_a_login = in_virtual_time(_a_look_that_is_under_way_does_not_undo_a_login)
+
+
+async def _a_clock_that_is_set_during_the_login_costs_another_login_and_no_request(bench: Bench) -> None:
+    waiter = asyncio.create_task(bench.value())
+    await asyncio.sleep(0.1)
+    bench.clock.wall += 48 * HOUR
+    assert await waiter == "token-2"
+    assert len(bench.logins) == 2
+
+
+test_a_clock_that_is_set_during_the_login = in_virtual_time(
+    _a_clock_that_is_set_during_the_login_costs_another_login_and_no_request
+)
+
+
+async def _a_clock_that_is_set_back_during_the_login_costs_nothing(bench: Bench) -> None:
+    waiter = asyncio.create_task(bench.value())
+    await asyncio.sleep(0.1)
+    bench.clock.wall -= 48 * HOUR
+    assert await waiter == "token-1"
+    await bench.passes(12 * HOUR - 1)
+    assert len(bench.logins) == 1
+
+
+test_a_clock_that_is_set_back_during_the_login = in_virtual_time(
+    _a_clock_that_is_set_back_during_the_login_costs_nothing
+)
+
+
+def test_tokens_that_are_rejected_again_and_again_are_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario(bench: Bench) -> None:
+        for _ in range(4):
+            await bench.refresher.renew(await bench.refresher.token())
+            await bench.passes(60)
+        assert (
+            bench.metrics.registry.get_sample_value(
+                "invoisys_proxy_token_rejections_total", {"account": "default", "api": "2.0"}
+            )
+            == 4
+        )
+
+    in_virtual_time(scenario)()
+    lost = [record for record in caplog.records if getattr(record, "event", "") == "tokens-lost"]
+    assert len(lost) == 1
+    assert "let all share one tokens.store" in lost[0].message
+
+
+def test_a_few_rejections_in_an_hour_are_not_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario(bench: Bench) -> None:
+        for _ in range(4):
+            await bench.refresher.renew(await bench.refresher.token())
+            await bench.passes(HOUR / 2 + 1)
+
+    in_virtual_time(scenario)()
+    assert "tokens-lost" not in {getattr(record, "event", "") for record in caplog.records}
+
+
+async def _what_is_counted(bench: Bench) -> None:
+    def value(name: str, **labels: str) -> float | None:
+        of = {"account": "default", "api": "2.0", **labels}
+        return bench.metrics.registry.get_sample_value(f"invoisys_proxy_{name}", of)
+
+    assert value("token_age_seconds") is None
+    assert value("token_generation") == 0
+    token = await bench.refresher.token()
+    await bench.passes(100)
+    assert value("token_age_seconds") == pytest.approx(100.5)
+    assert value("token_expires_in_seconds") == pytest.approx(24 * HOUR - 100.5)
+    assert value("token_generation") == 1
+    assert value("logins_total", reason="first", result="granted") == 1
+    assert value("login_duration_seconds_sum") == pytest.approx(0.5)
+    bench.failure = CredentialsRefused("no")
+    with pytest.raises(CredentialsRefused):
+        await bench.refresher.renew(token)
+    assert value("login_state", state="refused") == 1
+    assert value("login_state", state="idle") == 0
+    assert value("login_retry_in_seconds") == pytest.approx(60)
+    assert value("logins_total", reason="rejected", result="credentials-refused") == 1
+    bench.failure = None
+    await bench.passes(61)
+    assert value("logins_total", reason="retry", result="granted") == 1
+    assert value("login_retry_in_seconds") == 0
+    assert value("login_duration_seconds_count") == 3
+    await bench.passes(12 * HOUR)
+    assert value("logins_total", reason="scheduled", result="granted") == 1
+    other = bench.another()
+    await other.token()
+    assert value("logins_total", reason="first", result="shared") == 1
+    bench.clock.sleep_through(25 * HOUR)
+    await bench.value()
+    assert value("logins_total", reason="expired", result="granted") == 1
+    other.stop()
+
+
+test_what_is_counted = in_virtual_time(_what_is_counted)
 
 
 async def _stopping_ends_those_who_wait(bench: Bench) -> None:
