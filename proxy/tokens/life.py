@@ -30,7 +30,7 @@ class Life:
         self._floor = RateFloor()
         self._login = LoginState.IDLE
         self._rejected: deque[str] = deque(maxlen=_REMEMBERED)  # the values that upstream answered 401 to
-        self._rejected_at: deque[float] = deque(maxlen=_MANY)
+        self._lost_at: deque[float] = deque(maxlen=_MANY)
         self._failures = 0  # in a row
         self._retry_at = 0.0  # on the monotonic clock
         self.rejections = 0
@@ -95,8 +95,11 @@ class Life:
         return self.accepts(kept, now) and (self.token is None or kept.obtained_at > self.token.obtained_at.wall)
 
     def loses_tokens(self, now: Moment) -> bool:
-        """Tell whether so many good tokens were rejected of late that another login may be what revokes them."""
-        return len(self._rejected_at) == _MANY and now.monotonic - self._rejected_at[0] < _WITHIN
+        """Tell whether so many good tokens were rejected of late that another login may be what revokes them.
+
+        Those for which another sidecar has the next one already do not count.
+        """
+        return len(self._lost_at) == _MANY and now.monotonic - self._lost_at[0] < _WITHIN
 
     # --- Events -------------------------------------------------------------------------------------------------------
 
@@ -108,6 +111,7 @@ class Life:
         """Nobody else's token will do: this login counts, if it is a 401 that causes it."""
         if self.token_state(now) is TokenState.REJECTED:
             self._floor.take(now)
+            self._lost_at.append(now.monotonic)
 
     def granted(self, token: Token) -> None:
         """The login gave a token."""
@@ -153,7 +157,8 @@ class Life:
         state = self.login_state(now)
         if state is LoginState.IN_FLIGHT or (state is LoginState.IDLE and self._floor.allows(now)):
             self._rejected.append(token.value)
-            self._rejected_at.append(now.monotonic)
             self.rejections += 1
             return True
+        if state is LoginState.IDLE:
+            self._lost_at.append(now.monotonic)
         return False

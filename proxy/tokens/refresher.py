@@ -198,6 +198,7 @@ class Refresher:
                 return self._known(kept), "shared"
             asked_at = self._clock()
             self._life.logs_in(asked_at)
+            self._warn_of_losses()
             try:
                 grant = await self._log_in(credentials)
             except LoginError as error:
