@@ -39,7 +39,7 @@ async def test_those_who_share_lose_no_call(fake: Fake, tmp_path: Path) -> None:
     config = written(tmp_path, tokens=tokens)
 
     async def caller(proxy: Sidecar, first: int) -> list[int]:
-        statuses = []
+        statuses: list[int] = []
         while (await fake.state())["logins"] < 5:
             statuses.append((await proxy.issue(first + len(statuses))).status)
         return statuses
