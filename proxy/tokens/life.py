@@ -76,6 +76,11 @@ class Life:
         left = self._retry_at - now.monotonic
         return kind(f"{failure.detail}; the next login is in {left:.0f} s", retry_after=left)
 
+    @property
+    def generation(self) -> int:
+        """How many tokens there have been."""
+        return 0 if self.token is None else self.token.generation
+
     def retry_in(self, now: Moment) -> float:
         """Return for how many seconds no login is made because the last one failed."""
         failed = self.login_state(now) in (LoginState.BACKING_OFF, LoginState.REFUSED)
