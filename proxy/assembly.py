@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING
 
-from proxy.config import CredentialSource, read_secret
+from proxy.config import CallerTokenFile, CredentialSource
 from proxy.errors import ConfigError
 from proxy.forward import Api, Apis, Forward, HeldBytes, Holder, Trail
 from proxy.guard import Guard
@@ -51,13 +51,14 @@ class Assembly:
         self.pools: dict[str, Pool] = {}
         self.refreshers: dict[tuple[str, str], Refresher] = {}
         """By account and API."""
-        self.listeners = [self._listener(listener) for listener in config.listeners]
+        self.listeners = [self._listener(number, listener) for number, listener in enumerate(config.listeners)]
 
-    def _listener(self, listener: ListenerConfig) -> Listener:
+    def _listener(self, number: int, listener: ListenerConfig) -> Listener:
+        tokens = listener.caller_token_file
         guard = Guard(
-            [*listener.hosts, *_own_names(listener)],
-            origins=listener.origins,
-            caller_tokens=_caller_tokens(listener.caller_token_file),
+            [*map(str, listener.hosts), *_own_names(listener)],
+            origins=map(str, listener.origins),
+            caller_tokens=CallerTokenFile(tokens, f"listeners[{number}].caller_token_file") if tokens else None,
             rules=listener.rules,
         )
         account = listener.account or next(iter(self._config.accounts))
@@ -136,13 +137,3 @@ def _own_names(listener: ListenerConfig) -> list[str]:
     if listener.bind.path or host in ("0.0.0.0", "::"):  # noqa: S104 - looked for, not bound to
         return []
     return [f"[{host}]" if ":" in host else host]
-
-
-def _caller_tokens(file: str | None) -> list[bytes]:
-    """Read the caller tokens, one a line: two are valid during a rotation."""
-    if file is None:
-        return []
-    tokens = read_secret(file, "caller_token_file").reveal().encode().split()
-    if not tokens:
-        raise ConfigError(f"caller_token_file: {file} is empty")
-    return tokens

@@ -16,7 +16,7 @@ import sys
 from typing import TYPE_CHECKING, Any, Literal
 
 from proxy import __version__
-from proxy.config import json_schema, load, read_credentials, redacted, unknown_variables
+from proxy.config import json_schema, load, read_caller_tokens, read_credentials, redacted, unknown_variables
 from proxy.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -86,9 +86,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(options: argparse.Namespace) -> int:
-    config = load(options.config, os.environ)
-    for name, account in config.accounts.items():
-        read_credentials(account, os.environ, name)
+    config = _configuration(options)
     return _within_loop(_serve(config, _set_up_log(config)))
 
 
@@ -110,11 +108,19 @@ def _fake(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
+    print(redacted(_configuration(options)), end="")
+    return OK
+
+
+def _configuration(options: argparse.Namespace) -> Config:
+    """Read the configuration, and the files of credentials and caller tokens to see that they are good."""
     config = load(options.config, os.environ)
     for name, account in config.accounts.items():
         read_credentials(account, os.environ, name)
-    print(redacted(config), end="")
-    return OK
+    for number, listener in enumerate(config.listeners):
+        if listener.caller_token_file is not None:
+            read_caller_tokens(listener.caller_token_file, f"listeners[{number}].caller_token_file")
+    return config
 
 
 def _health(options: argparse.Namespace) -> int:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hmac
 import re
 from itertools import chain
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 from urllib.parse import unquote_to_bytes
 
 from aiohttp import HttpVersion10, HttpVersion11
@@ -18,7 +18,6 @@ from aiohttp import HttpVersion10, HttpVersion11
 from proxy.errors import (
     BadTarget,
     CallerTokenRequired,
-    ConfigError,
     Forbidden,
     HeadersTooLarge,
     MalformedRequest,
@@ -29,10 +28,12 @@ from proxy.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from aiohttp import HttpVersion
     from multidict import CIMultiDictProxy
+
+    from proxy.config import Rule
 
 LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "[::1]")
 
@@ -40,47 +41,33 @@ MAX_TARGET = 16 * 1024
 MAX_HEAD = 64 * 1024
 MAX_FIELDS = 200
 
-_HOST = re.compile(r"(?P<name>\[[0-9a-f:.]+\]|[0-9a-z._-]+)(?::(?P<port>[0-9]{1,5}))?", re.IGNORECASE)
+_HOST = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z._-]+)(?::(?P<port>[1-9][0-9]{0,4}))?")
 _LARGEST_PORT = 65535
-_RULE = re.compile(r"(?P<method>[A-Z]+|\*) (?P<path>/[^*\s]*)(?P<prefix>\*?)")
-_AMBIGUOUS = re.compile(rb"//|/\.{1,2}(?:/|$)|[;%\\\x00-\x1f\x7f]")
+_METHOD = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # a token: RFC 9110, section 5.6.2
+_AMBIGUOUS = re.compile(r"//|/[. ]+(?:/|$)|[;%?#\\\x00-\x1f\x7f]")
+_BEYOND_ASCII = re.compile(r"[^\x00-\x7f]+")
 
 
 def canonical_path(target: str) -> str | None:
     """Return the path of a request target, decoded; none where two servers could read it differently.
 
-    An encoded slash, a dot segment, a double slash, a parameter or a second layer of encoding has no canonical form:
-    such a path matches no rule, so that no trick of writing widens one.
+    An encoded slash, a dot segment, a double slash, a parameter or a second layer of encoding has no canonical form;
+    nor has a sign beyond ASCII that is no letter, since some servers read a full-width slash as a slash. Such a path
+    matches no rule, so that no trick of writing widens one.
     """
-    path = unquote_to_bytes(target.partition("?")[0].encode("utf-8", "surrogateescape"))
-    if _AMBIGUOUS.search(path) or "%2f" in target.partition("?")[0].lower():
-        return None
+    raw = target.partition("?")[0]
     try:
-        return path.decode("utf-8")
+        path = unquote_to_bytes(raw.encode("utf-8", "surrogateescape")).decode("utf-8")
     except UnicodeDecodeError:
         return None
+    if _AMBIGUOUS.search(path) or "%2f" in raw.lower() or not all(map(str.isalpha, _BEYOND_ASCII.findall(path))):
+        return None
+    return path
 
 
-class Rule(NamedTuple):
-    """A method and a path that may pass; `*` stands for any method, and at the end of a path for whatever follows."""
-
-    method: str
-    path: str
-    prefix: bool
-
-    @classmethod
-    def parse(cls, text: str) -> Rule:
-        """Read `METHOD /path` or `METHOD /path/*`; raises `ConfigError`."""
-        match = _RULE.fullmatch(text)
-        if match is None:
-            raise ConfigError(f'rules: expected "METHOD /path" or "METHOD /path/*", found {text!r}')
-        return cls(match["method"], match["path"], bool(match["prefix"]))
-
-    def allows(self, method: str, path: str) -> bool:
-        """Tell whether the rule lets a request pass, by its canonical path."""
-        if self.method not in ("*", method):
-            return False
-        return path.startswith(self.path) if self.prefix else path == self.path
+def is_preflight(method: str, headers: CIMultiDictProxy[str]) -> bool:
+    """Tell whether a browser asks beforehand what a web page may send (the Fetch standard, section 3.2.2)."""
+    return method == "OPTIONS" and "Origin" in headers and "Access-Control-Request-Method" in headers
 
 
 class Guard:
@@ -91,22 +78,28 @@ class Guard:
         hosts: Iterable[str],
         *,
         origins: Iterable[str] = (),
-        caller_tokens: Sequence[bytes] = (),
-        rules: Iterable[str] = (),
+        caller_tokens: Callable[[], Sequence[bytes]] | None = None,
+        rules: Iterable[Rule] = (),
     ) -> None:
-        """`hosts` are names and addresses beside the loopback ones; raises `ConfigError` for an unreadable rule."""
+        """`hosts` are names and addresses beside the loopback ones; `caller_tokens` gives those that are good now."""
         self._hosts = frozenset(host.lower() for host in (*LOOPBACK_HOSTS, *hosts))
         self._origins = frozenset(origins)
-        self._caller_tokens = tuple(caller_tokens)
-        self._rules = tuple(Rule.parse(rule) for rule in rules)
+        self._caller_tokens = caller_tokens
+        self._rules = tuple(rules)
 
     def check(self, method: str, target: str, headers: CIMultiDictProxy[str]) -> None:
-        """Raise the `CallerError` that says why the request may not pass."""
+        """Raise the `CallerError` that says why the request may not pass.
+
+        A preflight brings no caller token, and asks for the method of the request to come. What this lets pass as one
+        must be answered here, and never be forwarded.
+        """
         self.check_host(headers)
         self.check_browser(headers)
         check_form(method, target, headers)
-        if self._caller_tokens:
-            self._check_caller_token(headers)
+        if is_preflight(method, headers):
+            method = _requested_method(headers)
+        elif self._caller_tokens is not None:
+            _check_caller_token(headers, self._caller_tokens())
         if self._rules:
             self._check_rules(method, target)
 
@@ -126,25 +119,40 @@ class Guard:
 
     def check_browser(self, headers: CIMultiDictProxy[str]) -> None:
         """Keep out web pages of origins that were not let in (the Fetch standard's Origin and Sec-Fetch-Site)."""
-        origin = headers.get("Origin")
-        if origin is not None:
-            if origin not in self._origins:
+        if "Origin" in headers:
+            if self.web_page(headers) is None:
                 raise Forbidden("this browser origin is not let in; add it to `origins` of the listener")
-        elif headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin"):
+        elif any(site not in ("none", "same-origin") for site in headers.getall("Sec-Fetch-Site", ())):
             raise Forbidden("a web page of another site may not call the sidecar")
 
-    def _check_caller_token(self, headers: CIMultiDictProxy[str]) -> None:
-        scheme, _, token = headers.get("Authorization", "").partition(" ")
-        given = token.strip().encode("utf-8", "surrogateescape")
-        # Every token is compared, so that the time taken tells nothing.
-        right = [hmac.compare_digest(given, caller_token) for caller_token in self._caller_tokens]
-        if scheme.lower() != "bearer" or not any(right):
-            raise CallerTokenRequired("this listener wants its caller token as `Authorization: Bearer`")
+    def web_page(self, headers: CIMultiDictProxy[str]) -> str | None:
+        """Return the origin of the web page that asks, if it is one that was let in."""
+        if not self._origins:
+            return None
+        origins = headers.getall("Origin", ())
+        return origins[0] if len(origins) == 1 and origins[0] in self._origins else None
 
     def _check_rules(self, method: str, target: str) -> None:
         path = canonical_path(target)
         if path is None or not any(rule.allows(method, path) for rule in self._rules):
             raise Forbidden("no rule of this listener lets this method and path pass")
+
+
+def _check_caller_token(headers: CIMultiDictProxy[str], good: Sequence[bytes]) -> None:
+    fields = headers.getall("Authorization", ())
+    scheme, _, token = fields[0].partition(" ") if len(fields) == 1 else ("", "", "")
+    given = token.strip(" ").encode("utf-8", "surrogateescape")
+    # Every token is compared, so that the time taken tells nothing.
+    right = [hmac.compare_digest(given, caller_token) for caller_token in good]
+    if scheme.lower() != "bearer" or not any(right):
+        raise CallerTokenRequired("this listener wants its caller token as `Authorization: Bearer`")
+
+
+def _requested_method(headers: CIMultiDictProxy[str]) -> str:
+    methods = headers.getall("Access-Control-Request-Method")
+    if len(methods) > 1 or not _METHOD.fullmatch(methods[0]):
+        raise MalformedRequest("`Access-Control-Request-Method` is not a method")
+    return methods[0]
 
 
 def check_message(version: HttpVersion, target: str, fields: Sequence[tuple[bytes, bytes]]) -> None:

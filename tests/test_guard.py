@@ -4,15 +4,15 @@ from urllib.parse import quote
 
 import pytest
 from aiohttp import HttpVersion, HttpVersion10, HttpVersion11
-from hypothesis import assume, example, given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from multidict import CIMultiDict, CIMultiDictProxy
 
+from proxy.config import Rule
 from proxy.errors import (
     BadTarget,
     CallerError,
     CallerTokenRequired,
-    ConfigError,
     Forbidden,
     HeadersTooLarge,
     MalformedRequest,
@@ -22,7 +22,7 @@ from proxy.errors import (
     Outcome,
     TargetTooLong,
 )
-from proxy.guard import Guard, Rule, canonical_path, check_form, check_message
+from proxy.guard import Guard, canonical_path, check_form, check_message
 
 
 def headers(*fields: tuple[str, str]) -> CIMultiDictProxy[str]:
@@ -43,7 +43,6 @@ LOCAL = ("Host", "localhost:8080")
         "127.0.0.1",
         "127.0.0.1:1",
         "localhost:65535",
-        "localhost:080",
         "[::1]",
         "[::1]:8080",
         "sidecar",
@@ -103,13 +102,16 @@ def test_our_own_names(host: str) -> None:
         "localhost:00000",
         "localhost:65536",
         "localhost:99999",
+        "localhost:080",
         "localhost:080000",
         "localhost:80a",
         "localhost:-1",
-        "localhost:+80",
         "localhost: 80",
         "localhost:80:80",
         "localhost:٨٠",
+        "localhost:\uff18\uff10",
+        "localhost:+80",
+        "localhost:80,81",
         ":8080",
         "localhost\\",
         "localhost\n",
@@ -192,10 +194,10 @@ def test_no_origin_is_let_in_unless_it_is_named() -> None:
 
 @pytest.mark.parametrize(
     "authorization",
-    ["Bearer one", "bearer two", "BEARER one", "Bearer  two", "Bearer one ", "Bearer três"],
+    ["Bearer one", "bearer two", "BEARER one", "Bearer  two", "Bearer one "],
 )
 def test_the_right_caller_token(authorization: str) -> None:
-    guard = Guard([], caller_tokens=[b"one", b"two", "três".encode()])
+    guard = Guard([], caller_tokens=lambda: [b"one", b"two"])
     guard.check("GET", "/api/nfe", headers(LOCAL, ("authorization", authorization)))
 
 
@@ -216,13 +218,18 @@ def test_the_right_caller_token(authorization: str) -> None:
         [("Authorization", "one")],
         [("Authorization", "Bearer\tone")],
         [("Authorization", "Bearer \udce3")],
+        [("Authorization", "Bearer três")],
+        [("Authorization", "Bearer one\u00a0")],
+        [("Authorization", "Bearer \u212bne")],
         [("Authorization", "Bearer wrong"), ("Authorization", "Bearer one")],
+        [("Authorization", "Bearer one"), ("Authorization", "Bearer wrong")],
+        [("Authorization", "Bearer one"), ("authorization", "Bearer one")],
         [("Proxy-Authorization", "Bearer one")],
     ],
 )
 def test_a_wrong_caller_token(fields: list[tuple[str, str]]) -> None:
     with pytest.raises(CallerTokenRequired) as error:
-        Guard([], caller_tokens=[b"one", b"two"]).check("GET", "/api/nfe", headers(LOCAL, *fields))
+        Guard([], caller_tokens=lambda: [b"one", b"two"]).check("GET", "/api/nfe", headers(LOCAL, *fields))
     assert error.value.status == 401
     assert error.value.outcome is Outcome.NOT_SENT
 
@@ -335,32 +342,7 @@ def test_a_header_section_that_is_too_large(fields: list[tuple[bytes, bytes]]) -
 # --- Rules ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("text", "rule"),
-    [
-        ("GET /api/*", Rule("GET", "/api/", prefix=True)),
-        ("POST /api/nfe/envio", Rule("POST", "/api/nfe/envio", prefix=False)),
-        ("* /", Rule("*", "/", prefix=False)),
-        ("* /*", Rule("*", "/", prefix=True)),
-        ("PROPFIND /a*", Rule("PROPFIND", "/a", prefix=True)),
-    ],
-)
-def test_a_rule(text: str, rule: Rule) -> None:
-    assert Rule.parse(text) == rule
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["", "/api/*", "GET", "GET api", "get /api", "GET  /api", "GET /api ", " GET /api", "GET /*/x", "GET /a**",
-     "GET\t/a", "GET,POST /a", "** /a", "GET /a b"],
-)  # fmt: skip
-def test_an_unreadable_rule(text: str) -> None:
-    with pytest.raises(ConfigError) as error:
-        Guard([], rules=[text])
-    assert str(error.value) == f'rules: expected "METHOD /path" or "METHOD /path/*", found {text!r}'
-
-
-RULES = ["GET /api/nfe/*", "POST /api/nfe/envio", "* /api/São"]
+RULES = [Rule.parse(text) for text in ("GET /api/nfe/*", "POST /api/nfe/envio", "* /api/São")]
 
 
 @pytest.mark.parametrize(
@@ -374,7 +356,6 @@ RULES = ["GET /api/nfe/*", "POST /api/nfe/envio", "* /api/São"]
         ("GET", "/api/nfe/a%20b"),
         ("GET", "/api/nfe/a..b"),
         ("GET", "/api/nfe/.a"),
-        ("GET", "/api/nfe/..."),
         ("GET", "/api/%6Efe/a"),
         ("GET", "/api/nfe/a?x=/../..//;"),
         ("GET", "/api/nfe/a?inicio=01%2F02%2F2024"),
@@ -429,7 +410,24 @@ def test_what_a_rule_lets_pass(method: str, target: str) -> None:
         ("GET", "/api/nfe/%00"),
         ("GET", "/api/nfe/%0a"),
         ("GET", "/api/nfe/%7f"),
+        ("GET", "/api/nfe/..."),
+        ("GET", "/api/nfe/..%20/cte"),
+        ("GET", "/api/nfe/%20../cte"),
+        ("GET", "/api/nfe/%20"),
         ("GET", "/api/nfe/%ff"),
+        ("GET", "/api/nfe/%c0%ae%c0%ae/cte"),
+        ("GET", "/api/nfe/..%c0%afcte"),
+        ("GET", "/api/nfe/%e0%80%ae%e0%80%ae/cte"),
+        ("GET", "/api/nfe/%ef%bc%8e%ef%bc%8e/cte"),
+        ("GET", "/api/nfe/..%ef%bc%8fcte"),
+        ("GET", "/api/nfe/..\u2215cte"),
+        ("GET", "/api/nfe/\u2025/cte"),
+        ("GET", "/api/nfe/%u002e%u002e/cte"),
+        ("GET", "/api/nfe/..%u2216cte"),
+        ("GET", "/api/nfe/a%3f/../cte"),
+        ("GET", "/api/nfe/a%23b"),
+        ("GET", "/api/nfe/a%c2%a0"),
+        ("GET", "/api/nfe/a%c2%85"),
         ("GET", "/api/nfe/\udce3"),
         ("GET", "/api/nfe/..%0a"),
         ("POST", "/api/nfe/envio/"),
@@ -450,13 +448,17 @@ def test_without_rules_every_path_passes(target: str) -> None:
 
 
 _plain = st.text(
-    st.characters(min_codepoint=33, exclude_categories=["Cs"], exclude_characters="/;%\\?#\x7f"), min_size=1
+    st.one_of(
+        st.characters(min_codepoint=33, max_codepoint=126, exclude_characters="/;%\\?#"),
+        st.characters(min_codepoint=128, categories=["Lu", "Ll", "Lt", "Lm", "Lo"]),
+    ),
+    min_size=1,
 )
-_segments = st.lists(_plain.filter(lambda segment: segment not in (".", "..")), max_size=5)
+_segments = st.lists(_plain.filter(lambda segment: segment.strip(".") != ""), max_size=5)
 
 
 @given(segments=_segments, query=st.text(st.characters(min_codepoint=33, max_codepoint=126), max_size=20))
-@example(segments=["São", "...", "a.b"], query="a=%2F&b=//..;")
+@example(segments=["São", "...x", "a.b"], query="a=%2F&b=//..;")
 def test_a_plain_path_is_its_own_canonical_form(segments: list[str], query: str) -> None:
     path = "/" + "/".join(segments)
     assert canonical_path(path) == path
@@ -480,12 +482,12 @@ _tricks = st.lists(
 @example("/a/%252e%252e/")
 def test_a_canonical_path_can_be_read_in_one_way_only(target: str) -> None:
     path = canonical_path(target)
-    assume(path is not None)
-    assert path is not None
+    if path is None:
+        return
     segments = path.split("/")[1:]
-    assert not {".", ".."} & set(segments)
+    assert not any(segment and not segment.strip(". ") for segment in segments)
     assert "" not in segments[:-1]
-    assert not set("%;\\") & set(path)
+    assert not set("%;?#\\") & set(path)
     assert path.isprintable() or not any(character < " " or character == "\x7f" for character in path)
     assert "%2f" not in target.partition("?")[0].lower()
     # Read once more, by whoever decodes again, it is the same.
@@ -494,7 +496,7 @@ def test_a_canonical_path_can_be_read_in_one_way_only(target: str) -> None:
 
 @given(_tricks)
 def test_no_trick_leaves_the_path_that_a_rule_names(target: str) -> None:
-    guard = Guard([], rules=["GET /api/nfe/*"])
+    guard = Guard([], rules=[Rule.parse("GET /api/nfe/*")])
     try:
         guard.check("GET", "/api/nfe" + target, headers(LOCAL))
     except (Forbidden, BadTarget):
@@ -509,7 +511,7 @@ def test_no_trick_leaves_the_path_that_a_rule_names(target: str) -> None:
 
 
 def test_a_stranger_learns_nothing_more() -> None:
-    guard = Guard([], caller_tokens=[b"one"], rules=["GET /api/*"])
+    guard = Guard([], caller_tokens=lambda: [b"one"], rules=[Rule.parse("GET /api/*")])
     with pytest.raises(MisdirectedRequest):
         guard.check("CONNECT", "*", headers(("Host", "evil.com"), ("Origin", "https://evil.com")))
     with pytest.raises(Forbidden, match="origin"):

@@ -1,5 +1,7 @@
 """The configuration: read strictly from a YAML file and the environment, typed, frozen; its faults told all at once."""
 
+from proxy.config.access import BrowserOrigin, HostName, Rule
+from proxy.config.caller_tokens import CallerTokenFile, read_caller_tokens
 from proxy.config.credentials import Credentials, CredentialSource, read_credentials, read_secret
 from proxy.config.environment import unknown_variables
 from proxy.config.load import load
@@ -14,17 +16,21 @@ __all__ = [
     "Admin",
     "Api",
     "Bind",
+    "BrowserOrigin",
+    "CallerTokenFile",
     "Config",
     "CredentialSource",
     "Credentials",
     "Drain",
     "Duration",
     "EgressProxy",
+    "HostName",
     "HttpUrl",
     "Limits",
     "Listener",
     "Log",
     "Origin",
+    "Rule",
     "Secret",
     "Size",
     "StoreAddress",
@@ -32,6 +38,7 @@ __all__ = [
     "Tokens",
     "json_schema",
     "load",
+    "read_caller_tokens",
     "read_credentials",
     "read_secret",
     "redacted",

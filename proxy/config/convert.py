@@ -86,7 +86,7 @@ class _Conversion:
         try:
             return _read(kind, node, extra)
         except ValueError as error:
-            found = _hidden(node) if _is_secret(kind) else _found(node) + _hint(kind, node)
+            found = _hidden(node) if _is_secret(kind) else _found(node) + _hint(error, node)
             self._faults.add(node.place, path, f"expected {extra.get('expected', error)}, found {found}")
             return UNSET
 
@@ -101,7 +101,7 @@ def _read(kind: mi.Type, node: Node, extra: Mapping[str, Any]) -> Any:
         value = _judge(kind, node.value)
     if isinstance(value, Duration | Size) and not value and not extra.get("zero"):
         raise ValueError("more than 0")
-    if node.doubt:
+    if node.doubt or (isinstance(kind, mi.DataclassType) and not isinstance(node.value, str)):
         raise ValueError("text")
     return value
 
@@ -155,8 +155,8 @@ def _found(node: Node) -> str:
             return f"{node.text}, {node.doubt}" if node.doubt else f"the number {node.text}"
 
 
-def _hint(kind: mi.Type, node: Node) -> str:
-    return "; put it in quotes" if isinstance(kind, mi.StrType) and isinstance(node.value, int | float) else ""
+def _hint(error: ValueError, node: Node) -> str:
+    return "; put it in quotes" if str(error) == "text" and isinstance(node.value, int | float) else ""
 
 
 def _hidden(node: Node) -> str:

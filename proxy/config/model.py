@@ -6,6 +6,7 @@ from typing import Annotated, Literal, TypeVar
 import msgspec
 from msgspec import Meta
 
+from proxy.config.access import BrowserOrigin, HostName, Rule
 from proxy.config.secret import Secret
 from proxy.config.values import Bind, Duration, EgressProxy, HttpUrl, Origin, Size, StoreAddress
 
@@ -52,13 +53,13 @@ class Listener(_Section, frozen=True, kw_only=True):
         Bind("127.0.0.1", 8080)
     )
     account: Annotated[Text | None, Meta(description="The account; may be left out where there is only one.")] = None
-    hosts: Annotated[tuple[Text, ...], Meta(description="Further Host names that callers use.")] = ()
-    origins: Annotated[tuple[Text, ...], Meta(description="Browser origins that are let in.")] = ()
+    hosts: Annotated[tuple[HostName, ...], Meta(description="Further Host names that callers use.")] = ()
+    origins: Annotated[tuple[BrowserOrigin, ...], Meta(description="Browser origins that are let in.")] = ()
     caller_token_file: Annotated[
         Text | None, Meta(description="A file with the token that callers must send as `Authorization: Bearer`.")
     ] = None
     rules: Annotated[
-        tuple[Text, ...], Meta(description="Requests that are let through, such as `GET /api/*`; none means all.")
+        tuple[Rule, ...], Meta(description="Requests that are let through, such as `GET /api/*`; none means all.")
     ] = ()
     expose: Annotated[bool, Meta(description="Lets other machines in without a caller token.")] = False
     via: Annotated[bool, Meta(description="Adds `Via` to requests.")] = False

@@ -6,12 +6,13 @@ from typing import Any
 
 import msgspec
 
+from proxy.config.access import BrowserOrigin, HostName, Rule
 from proxy.config.model import Account, Admin, Api, Config, Drain, Limits, Listener, Log, Timeouts, Tokens
 from proxy.config.show import plain
 from proxy.config.values import Bind, EgressProxy, HttpUrl, Origin, StoreAddress
 
 _SECTIONS = (Config, Account, Listener, Admin, Api, Tokens, Timeouts, Limits, Drain, Log)
-_TEXTS = (Bind, EgressProxy, Origin, HttpUrl, StoreAddress)
+_TEXTS = (Bind, BrowserOrigin, EgressProxy, HostName, HttpUrl, Origin, Rule, StoreAddress)
 
 
 def json_schema() -> dict[str, Any]:

@@ -13,10 +13,13 @@ from typing import TYPE_CHECKING
 
 from aiohttp import HttpVersion10, web
 
+from proxy.forward.cors import preflight_head, shared_with, without_cors
 from proxy.forward.headers import answer_head
 from proxy.forward.problem import own_head, problem
 
 if TYPE_CHECKING:
+    from multidict import CIMultiDictProxy
+
     from proxy.errors import ProxyError
     from proxy.upstream import Exchange
 
@@ -37,6 +40,7 @@ class Answer(web.StreamResponse):
         self._request = request
         self._kept = request.keep_alive
         self._old = request.version <= HttpVersion10
+        self._shared = b""
         self._sent_status = 0
         self.sent = 0
         """Bytes of the body that went to the caller."""
@@ -53,6 +57,10 @@ class Answer(web.StreamResponse):
 
     # --- What the handler calls -------------------------------------------------------------------------------------
 
+    def share_with(self, page: str) -> None:
+        """Let a web page of that origin read the answer, whatever it will be."""
+        self._shared = shared_with(page)
+
     def go_on(self) -> None:
         """Ask a caller that waits for it to send its body (RFC 9110, section 10.1.1)."""
         self._write(b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -68,9 +76,9 @@ class Answer(web.StreamResponse):
         if response.length is None and not bodiless and self._old:
             self._kept = False  # the end of the connection is the end of the body
         hop = b"Transfer-Encoding: chunked\r\n" if chunked else b""
-        head = answer_head(
-            response.status, response.reason, response.headers, origin=origin, hop=hop + self._connection_field()
-        )
+        hop += self._shared + self._connection_field()
+        fields = without_cors(response.headers) if self._shared else response.headers
+        head = answer_head(response.status, response.reason, fields, origin=origin, hop=hop)
         self._sent_status = response.status
         if response.ended:
             body = response.take()
@@ -93,6 +101,12 @@ class Answer(web.StreamResponse):
     def give(self, body: bytes) -> None:
         """Answer 200 with JSON of the sidecar's own."""
         self._own(200, b"application/json;charset=UTF-8", body)
+
+    def allow(self, page: str, headers: CIMultiDictProxy[str]) -> None:
+        """Answer a preflight of a web page of that origin; raises `MalformedRequest`."""
+        head = preflight_head(page, headers)
+        self._sent_status = 204
+        self._write(b"%b%b\r\n" % (head, self._connection_field()))
 
     def break_off(self) -> None:
         """End the connection where the answer cannot be finished: never a clean end on a truncated document."""
@@ -131,7 +145,7 @@ class Answer(web.StreamResponse):
         return self._request.transport
 
     def _own(self, status: int, content_type: bytes, body: bytes, fields: bytes = b"") -> None:
-        head = own_head(status, content_type, len(body), fields)
+        head = own_head(status, content_type, len(body), fields + self._shared)
         self._sent_status = status
         self.sent = 0 if self._request.method == "HEAD" else len(body)
         self._write(b"%b%b\r\n%b" % (head, self._connection_field(), body[: self.sent]))

@@ -28,7 +28,7 @@ from proxy.forward.answer import Answer
 from proxy.forward.call import Call
 from proxy.forward.problem import STAND_IN_TOKEN
 from proxy.forward.target import is_token_path, masked, restored
-from proxy.guard import check_message
+from proxy.guard import check_message, is_preflight
 from proxy.observe import RequestLine
 
 if TYPE_CHECKING:
@@ -109,10 +109,16 @@ class Forward:
         return answer
 
     async def _forward(self, request: web.BaseRequest, target: str, answer: Answer, line: RequestLine) -> None:
+        page = self._guard.web_page(request.headers)
+        if page is not None:
+            answer.share_with(page)
         if self.draining:
             raise Draining("the sidecar is stopping; another will take its place", retry_after=1)
         check_message(request.version, target, request.raw_headers)
         self._guard.check(request.method, target, request.headers)
+        if page is not None and is_preflight(request.method, request.headers):
+            answer.allow(page, request.headers)
+            return
         if request.method == "POST" and is_token_path(target):
             self._answer_login(answer)
             return

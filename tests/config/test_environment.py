@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from proxy.config import Bind, Config, Secret, load, unknown_variables
+from proxy.config import Bind, Config, HostName, Secret, load, unknown_variables
 from proxy.errors import ConfigError
 
 from .conftest import CREDENTIALS, Load, Refuse
@@ -46,7 +46,7 @@ def test_every_variable_wins_over_the_file(accept: Load) -> None:
     assert config.accounts["default"].password == Secret("hunter2")
     assert config.accounts["default"].password_env is None
     assert [listener.bind for listener in config.listeners] == [Bind(path="/env"), Bind("127.0.0.1", 2)]
-    assert config.listeners[0].hosts == ("erp",)
+    assert config.listeners[0].hosts == (HostName("erp"),)
     assert config.admin.bind == Bind("127.0.0.1", 4)
     assert [str(api.url) for api in config.apis.values()] == ["https://env2", "https://env3"]
     assert [str(api.token_url) for api in config.apis.values()] == ["https://env2/login", "https://env3/login"]

@@ -76,8 +76,8 @@ def test_doubt_where_no_text_is_expected(refuse: Refuse) -> None:
 
 @pytest.mark.parametrize("written", ['"012"', "'yes'", '"2026-01-31"', '"1:30"', "yes-man", "1a", "="])
 def test_text_is_text(accept: Load, written: str) -> None:
-    config = accept(f"listeners: [{{rules: [{written}]}}]")
-    assert config.listeners[0].rules == (written.strip("\"'"),)
+    config = accept(f"accounts: {{a: {{username: {written}, password: x}}}}", {})
+    assert config.accounts["a"].username == written.strip("\"'")
 
 
 def test_keys_count_by_their_text(accept: Load) -> None:

@@ -233,7 +233,7 @@ async def test_an_offered_h2c_upgrade_is_ignored(proxy: Sidecar) -> None:
 
 async def test_a_listener_with_a_caller_token_and_rules(fake: Fake, tmp_path: Path) -> None:
     token = tmp_path / "caller-token"
-    token.write_text("first-token\nsecond-token\n")
+    token.write_text("first-token-of-two\nsecond-token-of-two\n")
     listener = {
         "bind": "127.0.0.1:0",
         "caller_token_file": str(token),
@@ -246,7 +246,7 @@ async def test_a_listener_with_a_caller_token_and_rules(fake: Fake, tmp_path: Pa
         assert_problem(wrong, 401, "caller-token", "not-sent", "caller")
         assert wrong["WWW-Authenticate"].startswith("Bearer")
         assert_problem(await proxy.ask("GET", "/api/nfe/x"), 401, "caller-token", "not-sent", "caller")
-        for word in ("first-token", "second-token"):
+        for word in ("first-token-of-two", "second-token-of-two"):
             right = {"Authorization": f"Bearer {word}"}
             assert (await proxy.ask("GET", "/api/nfe/getbychaveSTD/1", headers=right)).status == 200
             beyond = await proxy.ask("POST", "/api/nfe/envio", b"{}", right)
