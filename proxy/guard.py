@@ -43,6 +43,7 @@ MAX_FIELDS = 200
 
 _HOST = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z._-]+)(?::(?P<port>[1-9][0-9]{0,4}))?")
 _LARGEST_PORT = 65535
+_OF_NO_OTHER_SITE = frozenset({"none", "same-origin"})
 _METHOD = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # a token: RFC 9110, section 5.6.2
 _AMBIGUOUS = re.compile(r"//|/[. ]+(?:/|$)|[;%?#\\\x00-\x1f\x7f]")
 _BEYOND_ASCII = re.compile(r"[^\x00-\x7f]+")
@@ -122,7 +123,7 @@ class Guard:
         if "Origin" in headers:
             if self.web_page(headers) is None:
                 raise Forbidden("this browser origin is not let in; add it to `origins` of the listener")
-        elif any(site not in ("none", "same-origin") for site in headers.getall("Sec-Fetch-Site", ())):
+        elif "Sec-Fetch-Site" in headers and not _OF_NO_OTHER_SITE.issuperset(headers.getall("Sec-Fetch-Site")):
             raise Forbidden("a web page of another site may not call the sidecar")
 
     def web_page(self, headers: CIMultiDictProxy[str]) -> str | None:
