@@ -11,9 +11,8 @@ import re
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
-_NAME = r"[A-Za-z0-9_](?:[A-Za-z0-9._-]*[A-Za-z0-9_])?"
-_HOST = rf"{_NAME}|\[[0-9A-Fa-f:.]+\]"
-_LAST_PORT = 65535
+from proxy.config.values import HOST, LAST_PORT, is_host
+
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 _SEGMENT = r"[^\x00-\x20\x7f*?#%;\\/]"
@@ -24,14 +23,14 @@ _DOTS = re.compile(r"/\.+(?:/|$)")
 class HostName:
     """A name or address that callers have in `Host`, without a port, in lower case; an IPv6 address in brackets."""
 
-    pattern: ClassVar[str] = rf"^({_HOST})$"
+    pattern: ClassVar[str] = rf"^({HOST})$"
 
     name: str
 
     @classmethod
     def parse(cls, text: str) -> Self:
         """Read `invoisys-proxy`, `erp.internal`, `10.0.0.7` or `[fd00::7]`."""
-        if not re.fullmatch(cls.pattern, text) or not _is_host(text):
+        if not re.fullmatch(cls.pattern, text) or not is_host(text):
             raise ValueError("a host name or an address, with no port, such as invoisys-proxy, 10.0.0.7 or [fd00::7]")
         return cls(text.lower())
 
@@ -43,7 +42,7 @@ class HostName:
 class BrowserOrigin:
     """An origin as browsers write it in `Origin`: in lower case, without the port that is the scheme's own."""
 
-    pattern: ClassVar[str] = rf"^([A-Za-z][A-Za-z0-9+.-]*)://({_HOST})(?::([1-9][0-9]{{0,4}}))?$"
+    pattern: ClassVar[str] = rf"^([A-Za-z][A-Za-z0-9+.-]*)://({HOST})(?::([1-9][0-9]{{0,4}}))?$"
 
     text: str
 
@@ -51,7 +50,7 @@ class BrowserOrigin:
     def parse(cls, text: str) -> Self:
         """Read `https://erp.example`, `http://localhost:3000` or, of an app's own scheme, `tauri://localhost`."""
         found = re.fullmatch(cls.pattern, text)
-        if not found or not _is_host(found[2]) or int(found[3] or 1) > _LAST_PORT:
+        if not found or not is_host(found[2]) or int(found[3] or 1) > LAST_PORT:
             raise ValueError("one origin, with no path, such as http://localhost:3000 or https://erp.example")
         scheme, host = found[1].lower(), found[2].lower()
         if host.startswith("["):
@@ -95,14 +94,3 @@ class Rule:
 
     def __str__(self) -> str:
         return f"{self.method} {self.path}{'*' * self.prefix}"
-
-
-def _is_host(host: str) -> bool:
-    """Tell whether a bracketed host is an IPv6 address; any other has been judged by the pattern."""
-    if not host.startswith("["):
-        return True
-    try:
-        ipaddress.IPv6Address(host.strip("[]"))
-    except ValueError:
-        return False
-    return True

@@ -16,11 +16,11 @@ from urllib.parse import unquote
 from proxy.config.secret import Secret
 
 _NAME = r"[A-Za-z0-9_](?:[A-Za-z0-9._-]*[A-Za-z0-9_])?"
-_HOST = rf"{_NAME}|\[[0-9A-Fa-f:.]+\]"
-_AUTHORITY = rf"(https?)://({_HOST})(?::([0-9]{{1,5}}))?"
+HOST = rf"{_NAME}|\[[0-9A-Fa-f:.]+\]"
+_AUTHORITY = rf"(https?)://({HOST})(?::([0-9]{{1,5}}))?"
 _URL_CHARACTER = r"[A-Za-z0-9._~!$&'()*+,;=:@%/-]"
 _BARE_NUMBER = re.compile(r"[0-9._]+")
-_LAST_PORT = 65535
+LAST_PORT = 65535
 
 
 class Duration(float):
@@ -81,7 +81,7 @@ class Bind:
     `path` is as the operating system takes it: an abstract socket's begins with a NUL. It is empty for TCP.
     """
 
-    pattern: ClassVar[str] = rf"^(?:unix:(/.+|@.+)|({_HOST}):([0-9]{{1,5}}))$"
+    pattern: ClassVar[str] = rf"^(?:unix:(/.+|@.+)|({HOST}):([0-9]{{1,5}}))$"
 
     host: str = ""
     port: int = 0
@@ -97,7 +97,7 @@ class Bind:
         found = re.fullmatch(cls.pattern, text)
         if found and found[1]:
             return cls(path=re.sub("^@", "\0", found[1]))
-        if not found or not _is_host(found[2]) or int(found[3]) > _LAST_PORT:
+        if not found or not is_host(found[2]) or int(found[3]) > LAST_PORT:
             raise ValueError("an address such as 127.0.0.1:8080, [::1]:8080 or unix:/path")
         return cls(found[2].strip("[]"), int(found[3]))
 
@@ -168,7 +168,7 @@ class HttpUrl:
 class EgressProxy:
     """An HTTP proxy on the way out, asked to CONNECT; `credentials` are `user:password`, and never shown."""
 
-    pattern: ClassVar[str] = rf"^http://(?:([^:@/?#]+:[^@/?#]*)@)?({_HOST})(?::([0-9]{{1,5}}))?/?$"
+    pattern: ClassVar[str] = rf"^http://(?:([^:@/?#]+:[^@/?#]*)@)?({HOST})(?::([0-9]{{1,5}}))?/?$"
 
     host: str
     port: int
@@ -178,7 +178,7 @@ class EgressProxy:
     def parse(cls, text: str) -> Self:
         """Read `http://host:port` or `http://user:password@host:port`; what is in the way may be percent-encoded."""
         found = re.fullmatch(cls.pattern, text)
-        if not found or not _is_host(found[2]) or not 0 < int(found[3] or 1) <= _LAST_PORT:
+        if not found or not is_host(found[2]) or not 0 < int(found[3] or 1) <= LAST_PORT:
             raise ValueError("a proxy such as http://host:3128 or http://user:password@host:3128")
         credentials = Secret(unquote(found[1])) if found[1] else None
         return cls(found[2].lower().strip("[]"), int(found[3]) if found[3] else _default_port("http"), credentials)
@@ -193,7 +193,7 @@ class StoreAddress:
 
     pattern: ClassVar[str] = (
         r"^(?:memory|file:(?://)?(/[^/\x00-\x1f](?:[^\x00-\x1f]*[^/\x00-\x1f])?)"
-        rf"|rediss?://(?:[^:@/?#]*:[^@/?#]+@)?({_HOST})(?::([0-9]{{1,5}}))?/[0-9]{{1,5}})$"
+        rf"|rediss?://(?:[^:@/?#]*:[^@/?#]+@)?({HOST})(?::([0-9]{{1,5}}))?/[0-9]{{1,5}})$"
     )
 
     kind: str
@@ -205,7 +205,7 @@ class StoreAddress:
     def parse(cls, text: str) -> Self:
         """Read `memory`, `file:/path`, or `redis://user:password@host:port/db`; `rediss` is over TLS."""
         found = re.fullmatch(cls.pattern, text)
-        if not found or (found[2] and not _is_host(found[2])) or not 0 < int(found[3] or 1) <= _LAST_PORT:
+        if not found or (found[2] and not is_host(found[2])) or not 0 < int(found[3] or 1) <= LAST_PORT:
             raise ValueError("memory, file:/path, redis://host:6379/0 or rediss://user:password@host:6379/0")
         return cls(text.partition(":")[0], Secret(f"file:{found[1]}" if found[1] else text))
 
@@ -223,14 +223,14 @@ def _match(pattern: str, text: str, expected: str) -> re.Match[str]:
     if re.match(r"[^/]*//[^/?#]*@", text):
         raise ValueError("a URL without a user name or password in it")
     found = re.fullmatch(pattern, text)
-    if not found or not _is_host(found[2]) or not 0 < int(found[3] or 1) <= _LAST_PORT:
+    if not found or not is_host(found[2]) or not 0 < int(found[3] or 1) <= LAST_PORT:
         raise ValueError(expected)
     return found
 
 
-def _is_host(host: str) -> bool:
+def is_host(host: str) -> bool:
     """Tell whether a bracketed host is an IPv6 address; any other has been judged by the pattern."""
-    return not host.startswith("[") or _address(host.strip("[]")) is not None
+    return not host.startswith("[") or isinstance(_address(host.strip("[]")), ipaddress.IPv6Address)
 
 
 def _is_loopback(host: str) -> bool:

@@ -41,7 +41,7 @@ def test_host_names(text: str, name: str) -> None:
 @pytest.mark.parametrize(
     "text",
     ["", "*", "*.erp", "erp:8080", "http://erp", "erp/", "erp.", ".erp", "-erp", "a b", "a,b", "user@erp", "fd00::7",
-     "[fd00::7]:80", "[erp]", "[::1%lo]", "[:]", "são", "erp\n"],
+     "[fd00::7]:80", "[erp]", "[10.0.0.7]", "[::1%lo]", "[:]", "são", "erp\n"],
 )  # fmt: skip
 def test_no_host_names(text: str) -> None:
     with pytest.raises(ValueError) as caught:
@@ -75,7 +75,7 @@ def test_browser_origins(text: str, canonical: str) -> None:
      "https://erp.example/app", "https://erp.example?x", "https://erp.example#x", "https://user@erp.example",
      "https://erp.example:", "https://erp.example:0", "https://erp.example:65536", "https://erp.example:+80",
      "https://erp.example:080", "https://a, https://b", "https://a https://b", "https://são.example", "file://",
-     "http://[::1", "http://[erp]", "https://erp.example\n"],
+     "http://[::1", "http://[erp]", "http://[10.0.0.7]", "https://erp.example\n"],
 )  # fmt: skip
 def test_no_browser_origins(text: str) -> None:
     with pytest.raises(ValueError) as caught:
