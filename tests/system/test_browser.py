@@ -103,8 +103,10 @@ class Attacker:
 
     async def switch(self, sidecar_port: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Be the address of a name that leads to the attacker at first, and to the sidecar once it is rebound."""
+        first = await reader.read(65536)  # a browser connects ahead of need: what counts is when it sends
         port = sidecar_port if self.rebound else self.port
         far_reader, far_writer = await asyncio.open_connection("127.0.0.1", port)
+        far_writer.write(first)
         await asyncio.gather(_pass(reader, far_writer), _pass(far_reader, writer))
 
     async def open(self) -> None:
