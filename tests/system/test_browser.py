@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 from aiohttp import web
 
+from tests.support.config import written
 from tests.support.processes import Fake, Sidecar, sidecar
 
 if TYPE_CHECKING:
@@ -195,6 +196,22 @@ async def test_a_page_of_another_origin_gets_nothing_through(fake: Fake, tmp_pat
     assert readable(results) == {}
     assert set(statuses) == {403}
     assert len(statuses) >= 5 * len(LISTENER_PATHS)  # it was the sidecar that stopped them, not the browser
+
+
+@needs_chromium
+async def test_a_page_that_was_let_in_gets_through(fake: Fake, tmp_path: Path) -> None:
+    async with attacker() as site:
+        own = f"http://let-in.test:{site.port}"
+        config = written(tmp_path, listeners=[{"bind": "127.0.0.1:0", "origins": [own]}])
+        with sidecar(fake.url, "-c", config, LISTEN="") as proxy:
+            site.page = page(proxy.url, site, LISTENER_PATHS[:1])
+            results = await visit(f"{own}/page", site, tmp_path / "profile", "evil.test", "let-in.test")
+            state = await fake.state()
+    told = readable(results)
+    assert told["json post /api/nfe/envio"] == "200"  # after a preflight
+    assert told["put /api/nfe/envio"] == "404"  # what Invoisys itself answers
+    assert results["blind get /api/nfe/envio"] == "opaque"
+    assert state["requests"] >= 3
 
 
 @needs_chromium
