@@ -2,6 +2,7 @@
 
 from proxy.config.access import BrowserOrigin, HostName, Rule
 from proxy.config.caller_tokens import CallerTokenFile, read_caller_tokens
+from proxy.config.changes import Changes, changes
 from proxy.config.credentials import Credentials, CredentialSource, read_credentials, read_secret
 from proxy.config.environment import unknown_variables
 from proxy.config.load import load
@@ -18,6 +19,7 @@ __all__ = [
     "Bind",
     "BrowserOrigin",
     "CallerTokenFile",
+    "Changes",
     "Config",
     "CredentialSource",
     "Credentials",
@@ -36,6 +38,7 @@ __all__ = [
     "StoreAddress",
     "Timeouts",
     "Tokens",
+    "changes",
     "json_schema",
     "load",
     "read_caller_tokens",

@@ -1,0 +1,65 @@
+"""What a configuration that is read again changes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import yaml
+
+from proxy.config import Config, changes, load
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+BASE = {
+    "environment": "sandbox",
+    "accounts": {"default": {"username": "u", "password": "a-password-of-old"}},
+    "listeners": [{"bind": "127.0.0.1:8080"}],
+}
+
+
+def loaded(tmp_path: Path, **sections: object) -> Config:
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(BASE | sections))
+    return load(str(path), {})
+
+
+def test_nothing_changes(tmp_path: Path) -> None:
+    old = loaded(tmp_path)
+    assert changes(old, loaded(tmp_path)) == (old, (), ())
+
+
+def test_what_can_be_taken_is_named_by_its_key(tmp_path: Path) -> None:
+    old = loaded(tmp_path)
+    new = loaded(
+        tmp_path,
+        accounts={
+            "default": {"username": "u", "password": "a-password-of-new"},
+            "other": {"username": "o", "password": "p"},
+        },
+        listeners=[{"bind": "127.0.0.1:8080", "account": "default"}, {"bind": "127.0.0.1:8081", "account": "other"}],
+        timeouts={"response": "60s"},
+        log={"level": "debug"},
+    )
+    found = changes(old, new)
+    assert found.taken == ("accounts.default.password", "accounts.other", "listeners", "log.level", "timeouts.response")
+    assert found.left == ()
+    assert found.config == new
+
+
+def test_what_needs_a_restart_keeps_its_value(tmp_path: Path) -> None:
+    old = loaded(tmp_path)
+    new = loaded(
+        tmp_path,
+        environment="production",
+        admin={"bind": "127.0.0.1:9999"},
+        tokens={"store": f"file:{tmp_path}/tokens.json", "refresh_every": "1h"},
+        log={"format": "text"},
+    )
+    found = changes(old, new)
+    assert found.config.admin == old.admin
+    assert found.config.environment == "sandbox"
+    assert found.config.tokens.store == old.tokens.store
+    assert "tokens.refresh_every" in found.taken
+    assert set(found.left) >= {"environment", "admin.bind", "tokens.store", "log.format"}
+    assert not any("a-password" in path for path in found.taken + found.left)
