@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
 import yaml
 
 from proxy.config import Config, changes, load
+from proxy.errors import ConfigError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,19 +49,23 @@ def test_what_can_be_taken_is_named_by_its_key(tmp_path: Path) -> None:
     assert found.config == new
 
 
+def test_a_running_sidecar_stays_in_its_environment(tmp_path: Path) -> None:
+    old = loaded(tmp_path)
+    with pytest.raises(ConfigError, match="a running sidecar stays in sandbox; restart it for production"):
+        changes(old, loaded(tmp_path, environment="production"))
+
+
 def test_what_needs_a_restart_keeps_its_value(tmp_path: Path) -> None:
     old = loaded(tmp_path)
     new = loaded(
         tmp_path,
-        environment="production",
         admin={"bind": "127.0.0.1:9999"},
         tokens={"store": f"file:{tmp_path}/tokens.json", "refresh_every": "1h"},
         log={"format": "text"},
     )
     found = changes(old, new)
     assert found.config.admin == old.admin
-    assert found.config.environment == "sandbox"
     assert found.config.tokens.store == old.tokens.store
     assert "tokens.refresh_every" in found.taken
-    assert set(found.left) >= {"environment", "admin.bind", "tokens.store", "log.format"}
+    assert set(found.left) >= {"admin.bind", "tokens.store", "log.format"}
     assert not any("a-password" in path for path in found.taken + found.left)
