@@ -151,6 +151,10 @@ class Life:
         self._failures = 0
         return True
 
+    def asked(self) -> None:
+        """An operator wants a login now."""
+        self._login = LOGIN.get((self._login, Event.ASKED), self._login)
+
     def rejected(self, token: Token, now: Moment) -> bool:
         """Upstream answered 401 to a token; tell whether it was replaced, is being or may be.
 

@@ -121,6 +121,18 @@ class Refresher:
             self._start_login()
         return renewable
 
+    # --- What an operator asks for ----------------------------------------------------------------------------------
+
+    @property
+    def in_use(self) -> bool:
+        """Whether anybody has wanted a token yet."""
+        return self._login is not None or self._life.token is not None or self._life.failure is not None
+
+    async def refresh(self) -> None:
+        """Replace the token now, whatever its state, and wait for that; raises `LoginError`."""
+        self._life.asked()
+        await self._join(self._clock().monotonic + self._schedule.patience)
+
     # --- From start to stop -----------------------------------------------------------------------------------------
 
     def start(self) -> None:

@@ -38,6 +38,7 @@ class Event(Enum):
     WAS_REFUSED = auto()
     TIME_CAME = auto()
     SECRET_CHANGED = auto()
+    ASKED = auto()  # an operator will not wait for the time of the next
 
 
 class Step(Enum):
@@ -70,11 +71,12 @@ STEPS = {
 
 REASONS = {
     TokenState.NONE: "first",
+    TokenState.VALID: "asked",
     TokenState.DUE: "scheduled",
     TokenState.EXPIRED: "expired",
     TokenState.REJECTED: "rejected",
 }
-"""Why there is a login, unless it is the retry of one that failed."""
+"""Why there is a login, unless it is the retry of one that failed; a valid token is replaced for an operator alone."""
 
 LOGIN = {
     (LoginState.IDLE, Event.BEGAN): LoginState.IN_FLIGHT,
@@ -87,5 +89,7 @@ LOGIN = {
     (LoginState.BACKING_OFF, Event.TIME_CAME): LoginState.IDLE,
     (LoginState.REFUSED, Event.TIME_CAME): LoginState.IDLE,
     (LoginState.REFUSED, Event.SECRET_CHANGED): LoginState.IDLE,
+    (LoginState.BACKING_OFF, Event.ASKED): LoginState.IDLE,
+    (LoginState.REFUSED, Event.ASKED): LoginState.IDLE,
 }
 """What is not in it does not happen: at most one login is in flight, and none begins while another has its time."""

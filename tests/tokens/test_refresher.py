@@ -637,6 +637,34 @@ async def _what_is_counted(bench: Bench) -> None:
 test_what_is_counted = in_virtual_time(_what_is_counted)
 
 
+async def _an_operator_gets_a_new_token_at_once(bench: Bench) -> None:
+    assert not bench.refresher.in_use
+    assert await bench.value() == "token-1"
+    assert bench.refresher.in_use
+    await asyncio.gather(bench.refresher.refresh(), bench.refresher.refresh())
+    assert await bench.value() == "token-2"
+    assert len(bench.logins) == 2
+
+
+test_an_operator_gets_a_new_token_at_once = in_virtual_time(_an_operator_gets_a_new_token_at_once)
+
+
+async def _an_operator_need_not_wait_for_the_time_of_the_next_login(bench: Bench) -> None:
+    bench.failure = CredentialsRefused("no")
+    with pytest.raises(CredentialsRefused):
+        await bench.value()
+    with pytest.raises(CredentialsRefused):
+        await bench.refresher.refresh()
+    bench.failure = None
+    await bench.refresher.refresh()
+    assert await bench.value() == "token-3"
+    of = {"account": "default", "api": "2.0", "reason": "retry", "result": "granted"}
+    assert bench.metrics.registry.get_sample_value("invoisys_proxy_logins_total", of) == 1
+
+
+test_an_operator_need_not_wait = in_virtual_time(_an_operator_need_not_wait_for_the_time_of_the_next_login)
+
+
 async def _stopping_ends_those_who_wait(bench: Bench) -> None:
     waiter = asyncio.create_task(bench.value())
     await asyncio.sleep(0.1)
