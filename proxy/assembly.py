@@ -80,7 +80,7 @@ class Assembly:
             trail=Trail(listener.via, listener.forwarded) if listener.via or listener.forwarded != "none" else None,
             stand_in=listener.token_endpoint == "stub",  # noqa: S105 - a choice
         )
-        return Listener(listener.bind, forward)
+        return Listener(listener, forward, self._config.timeouts)
 
     def _api(self, account: str, name: str, api: ApiConfig, url: Origin, token_url: HttpUrl) -> Api:
         tls = self._tls(name, api.ca_file)

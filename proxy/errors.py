@@ -161,8 +161,16 @@ class MisdirectedRequest(CallerError):
     proxy_status = "http_request_denied"
 
 
+class SlowHead(CallerError):
+    """The request's line and header section were not complete in time (RFC 9110, section 15.5.9)."""
+
+    status = 408
+    name = "slow-head"
+    title = "The request head did not arrive in time"
+
+
 class SlowBody(CallerError):
-    """The caller stopped sending its body before any of the request went upstream."""
+    """The caller stopped sending its body, or all but stopped, before any of the request went upstream."""
 
     status = 408
     name = "slow-body"
@@ -170,7 +178,7 @@ class SlowBody(CallerError):
 
 
 class StalledUpload(SlowBody):
-    """The caller stopped sending its body when part of it had gone upstream already."""
+    """The same, when part of the body had gone upstream already."""
 
     name = "stalled-upload"
     outcome = Outcome.UNKNOWN
@@ -186,6 +194,13 @@ class Overloaded(ProxyError):
     name = "overloaded"
     title = "Too many requests are waiting"
     proxy_status = "connection_limit_reached"
+
+
+class TooManyConnections(Overloaded):
+    """As many callers are connected to the listener as may."""
+
+    name = "too-many-connections"
+    title = "Too many connections are open"
 
 
 class Draining(ProxyError):

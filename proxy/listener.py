@@ -5,31 +5,30 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import re
-import socket
-from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from aiohttp import EMPTY_PAYLOAD, web
 from aiohttp.http import RawRequestMessage
 from aiohttp.http_exceptions import BadHttpMessage, LineTooLong
 
-from proxy.errors import HeadersTooLarge, InternalError, MalformedRequest, TargetTooLong
-from proxy.forward import Answer, ascii_line
+from proxy.door import Door
+from proxy.errors import Forbidden, HeadersTooLarge, InternalError, MalformedRequest, SlowHead, TargetTooLong
+from proxy.forward import Answer, ascii_line, refusal
 from proxy.guard import MAX_FIELDS, MAX_HEAD, MAX_TARGET
+from proxy.unix import peer_uid, uids_of
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
     from aiohttp import StreamReader
 
-    from proxy.config import Bind
+    from proxy.config import Listener as Config
     from proxy.errors import CallerError
     from proxy.forward import Forward
 
 log = logging.getLogger(__name__)
 
-_BACKLOG = 4096
 _LOOK_EVERY = 0.02
 """Seconds between two looks at whether slow callers have taken their answers."""
 
@@ -47,12 +46,27 @@ _LARGEST_HEAD = 2 * MAX_HEAD
 _OPTIONS: dict[str, Any] = {
     "access_log": None,  # `Forward` writes its own
     "auto_decompress": False,  # a body is opaque
-    "keepalive_timeout": 75.0,
     "max_line_size": _LONGEST_LINE,
     "max_field_size": MAX_HEAD,
     "max_headers": MAX_FIELDS,
     "read_bufsize": 64 * 1024,
 }
+
+
+class Patience(Protocol):
+    """How long callers are waited for, in seconds."""
+
+    @property
+    def head(self) -> float:
+        """For a request's line and header section, from their first byte."""
+
+    @property
+    def keep_alive(self) -> float:
+        """For the next request."""
+
+    @property
+    def idle(self) -> float:
+        """For a caller that stands still inside a body or an answer."""
 
 
 class CallerConnection(web.RequestHandler):
@@ -62,16 +76,48 @@ class CallerConnection(web.RequestHandler):
     its bytes.
     """
 
-    __slots__ = ("_head_bytes", "_line", "_payload")
+    __slots__ = ("_head_bytes", "_head_timer", "_line", "_payload", "_server", "peer_uid")
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
+    def __init__(self, server: _Server, **options: Any) -> None:
+        super().__init__(server, **options)
+        self._server = server
         self._line = b""  # the beginning of a request line that has not come whole
         self._payload: StreamReader = EMPTY_PAYLOAD  # of the request that was parsed last
         self._head_bytes = 0  # of a head that has not come whole
+        self._head_timer: asyncio.TimerHandle | None = None
+        self.peer_uid: int | None = None
+        """The user at the other end, where it is known."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Let the caller in, unless the listener is not for this user."""
+        if self._server.uids is not None:
+            self.peer_uid = peer_uid(transport)
+            if self._server.uids and self.peer_uid not in self._server.uids:
+                why = Forbidden(f"the user with uid {self.peer_uid} is not among `uids` of the listener")
+                farewell = self._server.door.farewell(why)
+                cast("asyncio.Transport", transport).set_protocol(farewell)
+                farewell.connection_made(transport)
+                return
+        super().connection_made(transport)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Forget the caller."""
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+        super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Take bytes from the caller, knowing where a request begins: where the one before has ended."""
+        """Take bytes from the caller, and see to it that a head which has begun comes to its end."""
+        self._receive(data)
+        if self._line or self._head_bytes:
+            if self._head_timer is None:
+                self._head_timer = self._loop.call_later(self._server.patience.head, self._end_slow_head)
+        elif self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _receive(self, data: bytes) -> None:
+        """Know where a request begins: where the one before has ended."""
         between = self._payload.is_eof()
         if data and between and not self._head_bytes:
             data = self._line + data
@@ -96,6 +142,26 @@ class CallerConnection(web.RequestHandler):
             if self._head_bytes > _LARGEST_HEAD:
                 self.force_close()
 
+    def _end_slow_head(self) -> None:
+        """Answer a caller that sends its head drop by drop; one that waits for an earlier answer is not to blame."""
+        self._head_timer = None
+        if self.transport is None or self._force_close:
+            return
+        if self._waiter is None:
+            self._head_timer = self._loop.call_later(self._server.patience.head, self._end_slow_head)
+            return
+        limit = self._server.patience.head
+        why = SlowHead(f"the request line and header section were not complete {limit:g} s after their first byte")
+        self._server.door.cut_short.add(why)
+        self.transport.write(refusal(why))
+        self.force_close()
+
+    def _process_keepalive(self) -> None:
+        """Leave a head that has begun to its own limit, so that its caller is told that it was not sent."""
+        if self._head_timer is not None:
+            self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
+        super()._process_keepalive()
+
     def handle_error(
         self,
         request: web.BaseRequest,
@@ -106,7 +172,7 @@ class CallerConnection(web.RequestHandler):
         """Answer for aiohttp's parser, which could not read a request."""
         if isinstance(exc, ConnectionError):
             raise exc  # the caller has gone
-        answer = Answer(request)
+        answer = Answer(request, self._server.patience.idle)
         answer.close_after()
         if status < InternalError.status:
             log.warning(
@@ -133,40 +199,65 @@ def _fault(error: BaseException | None) -> CallerError:
 class _Server(web.Server):
     """aiohttp's low-level server, making connections of our own kind."""
 
+    def __init__(self, forward: Forward, door: Door, patience: Patience, uids: frozenset[int] | None) -> None:
+        """`uids` are the users let in, an empty set standing for all; there is none where no user is known."""
+        # A caller that leaves cancels its own exchange; what others wait for runs in tasks of its own.
+        super().__init__(forward if uids is None else self._named, handler_cancellation=True)
+        self.forward = forward
+        self.door = door
+        self.patience = patience
+        self.uids = uids
+        self._leaving: set[asyncio.Transport] = set()
+        self._sweeper: asyncio.TimerHandle | None = None
+
     def __call__(self) -> web.RequestHandler:
-        return CallerConnection(self, loop=asyncio.get_running_loop(), **_OPTIONS)
+        return CallerConnection(
+            self, loop=asyncio.get_running_loop(), keepalive_timeout=self.patience.keep_alive, **_OPTIONS
+        )
+
+    def inside(self) -> int:
+        """Return how many connections there are."""
+        return len(self._connections)
+
+    def _named(self, request: web.BaseRequest) -> Coroutine[Any, Any, Answer]:
+        return self.forward(request, cast("CallerConnection", request.protocol).peer_uid)
+
+    def sweep(self) -> None:
+        """Cut those who were left the end of an answer to take, at the last sweep already, and have not taken it."""
+        leaving = {transport for transport in self._connections.values() if transport.is_closing()}
+        for transport in leaving & self._leaving:
+            transport.abort()
+        self._leaving = leaving
+        self._sweeper = asyncio.get_running_loop().call_later(self.patience.idle, self.sweep)
+
+    async def shutdown(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - aiohttp's
+        """End every connection."""
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        await super().shutdown(timeout)
 
 
 class Listener:
     """One address, open from `open` to `close`."""
 
-    def __init__(self, bind: Bind, forward: Forward) -> None:
-        self._bind = bind
+    def __init__(self, config: Config, forward: Forward, patience: Patience) -> None:
+        """Raises `ConfigError`, for a user or a group that nobody has."""
         self.forward = forward
-        self._server: asyncio.Server | None = None
-        self._connections: web.Server | None = None
-        self._file: SocketFile | None = None
+        self._door = Door(config.bind, config.socket)
+        self._uids = uids_of(config.uids) if config.bind.path else None
+        self._patience = patience
+        self._connections: _Server | None = None
 
-    async def open(self) -> str:
-        """Listen, and return the address, with the port that was chosen where none was given; raises `OSError`."""
-        # A caller that leaves cancels its own exchange; what others wait for runs in tasks of its own.
-        self._connections = _Server(self.forward, handler_cancellation=True)
-        loop = asyncio.get_running_loop()
-        if self._bind.path:
-            bound = unix_socket(self._bind.path)
-            self._file = None if _is_abstract(self._bind.path) else SocketFile(self._bind.path)
-            self._server = await loop.create_unix_server(self._connections, sock=bound, backlog=_BACKLOG)
-            return str(self._bind)
-        self._server = await loop.create_server(self._connections, self._bind.host, self._bind.port, backlog=_BACKLOG)
-        return f"http://{replace(self._bind, port=self._server.sockets[0].getsockname()[1])}"
+    async def open(self, most: int) -> str:
+        """Let at most so many callers in at a time, and return the address; raises `OSError`."""
+        self._connections = _Server(self.forward, self._door, self._patience, self._uids)
+        address = await self._door.open(self._connections, self._connections.inside, most)
+        self._connections.sweep()
+        return address
 
     def close(self) -> None:
         """Take no further connections."""
-        if self._server is not None:
-            self._server.close()
-            self._server = None
-            if self._file is not None:
-                self._file.remove()
+        self._door.close()
 
     async def finish(self, timeout: float) -> None:  # noqa: ASYNC109 - no error: what takes longer is cut
         """Wait up to `timeout` seconds for the requests in flight, and for slow callers to take their answers.
@@ -190,47 +281,3 @@ class Listener:
 
 def _unsent(connection: web.RequestHandler) -> bool:
     return connection.transport is not None and connection.transport.get_write_buffer_size() > 0
-
-
-class SocketFile:
-    """The file of a Unix socket, which is removed only while it is still ours."""
-
-    def __init__(self, path: str) -> None:
-        self._path = Path(path)
-        self._inode = self._path.stat().st_ino
-
-    def remove(self) -> None:
-        """Remove the file, unless another server has put its own in the place."""
-        with contextlib.suppress(FileNotFoundError):
-            if self._path.stat().st_ino == self._inode:
-                self._path.unlink()
-
-
-def unix_socket(path: str) -> socket.socket:
-    """Return a bound Unix socket for owner and group, replacing a stale file; raises `OSError` where one is live."""
-    if not _is_abstract(path) and Path(path).is_socket():
-        _remove_stale(path)
-    bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    mask = os.umask(0o117)
-    try:
-        bound.bind(path)
-    except OSError:
-        bound.close()
-        raise
-    finally:
-        os.umask(mask)
-    return bound
-
-
-def _is_abstract(path: str) -> bool:
-    return path.startswith("\0")
-
-
-def _remove_stale(path: str) -> None:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        try:
-            probe.connect(path)
-        except ConnectionRefusedError:
-            Path(path).unlink()
-        else:
-            raise OSError(f"{path} is in use by a live server")

@@ -12,6 +12,7 @@ from aiohttp import http_parser
 
 from proxy.admin import Admin, Condition, Readiness
 from proxy.assembly import Assembly
+from proxy.descriptors import left_for_callers, raise_limit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -39,16 +40,17 @@ class Sidecar:
     def __init__(self, config: Config, env: Mapping[str, str], access_log: AccessLog) -> None:
         """Put the rooms together, within a running event loop; raises `ConfigError`."""
         self._drain = config.drain
+        self._limits = config.limits
         self._rooms = Assembly(config, env, access_log)
-        self._admin = Admin(config.admin.bind, self.condition, self._rooms.metrics)
+        self._admin = Admin(config.admin, self.condition, self._rooms.metrics)
         self._draining = False
 
     async def start(self) -> list[str]:
         """Open every listener and return the addresses, the operator's port last; raises `StartError`."""
         _require_c_parser()
-        _raise_file_limit()
+        most = self._caller_connections()
         try:
-            addresses = [await listener.open() for listener in self._rooms.listeners]
+            addresses = [await listener.open(most) for listener in self._rooms.listeners]
             addresses.append(await self._admin.open())
         except OSError as error:
             await self.stop()
@@ -57,6 +59,24 @@ class Sidecar:
             if api == _EAGER:
                 refresher.start()
         return addresses
+
+    def _caller_connections(self) -> int:
+        """Return how many connections each listener may have, with a warning where open files allow for fewer."""
+        wanted, files = self._limits.caller_connections, raise_limit()
+        if files is None:
+            return wanted
+        exchanges = self._limits.connections * len(self._rooms.pools)
+        most = left_for_callers(files, listeners=len(self._rooms.listeners), exchanges=exchanges)
+        if most < wanted:
+            log.warning(
+                "%d open files are allowed, so each listener takes %d connections at a time, not %d; raise the limit,"
+                " or lower limits.caller_connections",
+                files,
+                most,
+                wanted,
+                extra={"event": "few-open-files"},
+            )
+        return min(most, wanted)
 
     async def drain(self) -> None:
         """Stop gently: tell the probes, take calls for `drain.delay`, then finish those in flight."""
@@ -92,17 +112,6 @@ class Sidecar:
         if not all(usable for usable, _ in reports):
             return Condition(Readiness.NOT_READY, reasons)
         return Condition(Readiness.DEGRADED if reasons else Readiness.READY, reasons)
-
-
-def _raise_file_limit() -> None:
-    """Each request takes two open files; the soft limit is for programs that use select()."""
-    try:
-        import resource  # noqa: PLC0415 - not there on Windows
-    except ImportError:
-        return
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _require_c_parser() -> None:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from enum import StrEnum
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from aiohttp import web
+
+from proxy.door import Door
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from proxy.config import Bind
+    from proxy.config import Admin as Config
     from proxy.observe import Metrics
 
 
@@ -31,14 +32,20 @@ class Condition(NamedTuple):
     reasons: tuple[str, ...] = ()
 
 
+_MOST_CONNECTIONS = 100
+"""The newest is always let in: whoever holds the others must not make an orchestrator think that we are dead."""
+
+_KEEP_ALIVE = 75.0
+
 _SERVING = {Readiness.READY, Readiness.DEGRADED}
 
 
 class Admin:
     """The operator's port, open from `open` to `close`."""
 
-    def __init__(self, bind: Bind, condition: Callable[[], Condition], metrics: Metrics) -> None:
-        self._bind = bind
+    def __init__(self, config: Config, condition: Callable[[], Condition], metrics: Metrics) -> None:
+        """Raises `ConfigError`, for an owner or a group that nobody has."""
+        self._door = Door(config.bind, config.socket)
         self._condition = condition
         self._metrics = metrics
         self._runner: web.AppRunner | None = None
@@ -50,16 +57,22 @@ class Admin:
         app.router.add_get("/livez", self._alive)
         app.router.add_get("/readyz", self._ready)
         app.router.add_get("/metrics", self._exposition)
-        self._runner = web.AppRunner(app, access_log=None)
+        self._runner = web.AppRunner(app, access_log=None, keepalive_timeout=_KEEP_ALIVE)
         await self._runner.setup()
-        if self._bind.path:
-            await web.UnixSite(self._runner, self._bind.path).start()
-            return str(self._bind)
-        await web.TCPSite(self._runner, self._bind.host, self._bind.port).start()
-        return f"http://{replace(self._bind, port=self._runner.addresses[0][1])}"
+        server = cast("web.Server", self._runner.server)
+
+        def send_oldest_away() -> None:
+            oldest = next((each for each in server.connections if each.connected), None)
+            if oldest is not None:
+                oldest.force_close()
+
+        return await self._door.open(
+            server, lambda: len(server.connections), _MOST_CONNECTIONS, make_room=send_oldest_away
+        )
 
     async def close(self) -> None:
         """Stop listening."""
+        self._door.close()
         if self._runner is not None:
             await self._runner.cleanup()
 

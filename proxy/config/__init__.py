@@ -6,11 +6,11 @@ from proxy.config.changes import Changes, changes
 from proxy.config.credentials import Credentials, CredentialSource, read_credentials, read_secret
 from proxy.config.environment import unknown_variables
 from proxy.config.load import load
-from proxy.config.model import Account, Admin, Api, Config, Drain, Limits, Listener, Log, Timeouts, Tokens
+from proxy.config.model import Account, Admin, Api, Config, Drain, Limits, Listener, Log, Socket, Timeouts, Tokens
 from proxy.config.schema import json_schema
 from proxy.config.secret import Secret
 from proxy.config.show import redacted
-from proxy.config.values import Bind, Duration, EgressProxy, HttpUrl, Origin, Size, StoreAddress
+from proxy.config.values import Bind, Duration, EgressProxy, FileMode, HttpUrl, Identity, Origin, Size, StoreAddress
 
 __all__ = [
     "Account",
@@ -26,8 +26,10 @@ __all__ = [
     "Drain",
     "Duration",
     "EgressProxy",
+    "FileMode",
     "HostName",
     "HttpUrl",
+    "Identity",
     "Limits",
     "Listener",
     "Log",
@@ -35,6 +37,7 @@ __all__ = [
     "Rule",
     "Secret",
     "Size",
+    "Socket",
     "StoreAddress",
     "Timeouts",
     "Tokens",

@@ -6,6 +6,7 @@ from itertools import combinations
 from typing import TYPE_CHECKING
 
 from proxy.config.environment import SOURCES, variables_of
+from proxy.config.model import Socket
 from proxy.config.presets import environment_of
 from proxy.config.tree import Faults, Node, Path, did_you_mean, one_of, spelled
 
@@ -32,6 +33,7 @@ class _Checks:
             self._listener(("listeners", index), listener)
         if self._sound(("admin",)):
             self._exposure(("admin",), self._config.admin, "; set admin.expose to true to let other machines in")
+            self._socket(("admin",), self._config.admin)
         self._binds()
         for name, api in self._config.apis.items():
             self._api(("apis", name), api)
@@ -70,6 +72,14 @@ class _Checks:
         if listener.caller_token_file is None:
             keys = f"{spelled(path)}.expose to true, or {spelled(path)}.caller_token_file"
             self._exposure(path, listener, f"; set {keys}, to let other machines in")
+        self._socket(path, listener)
+        if listener.uids and not listener.bind.path:
+            self._fault((*path, "uids"), f"expected only beside a Unix socket; {spelled(path)}.bind is {listener.bind}")
+
+    def _socket(self, path: Path, at: Listener | Admin) -> None:
+        if at.socket != Socket() and not at.bind.is_file:
+            found = f"expected only beside the path of a Unix socket; {spelled(path)}.bind is {at.bind}"
+            self._fault((*path, "socket"), found)
 
     def _exposure(self, path: Path, listener: Listener | Admin, mend: str) -> None:
         if not listener.bind.is_loopback and not listener.expose:

@@ -8,7 +8,7 @@ from msgspec import Meta
 
 from proxy.config.access import BrowserOrigin, HostName, Rule
 from proxy.config.secret import Secret
-from proxy.config.values import Bind, Duration, EgressProxy, HttpUrl, Origin, Size, StoreAddress
+from proxy.config.values import Bind, Duration, EgressProxy, FileMode, HttpUrl, Identity, Origin, Size, StoreAddress
 
 T = TypeVar("T")
 
@@ -46,12 +46,30 @@ class Account(_Section, frozen=True, kw_only=True):
     password_env: Annotated[Text | None, Meta(description="The environment variable that holds the password.")] = None
 
 
+class Socket(_Section, frozen=True, kw_only=True):
+    """The file of a Unix socket: who may open it."""
+
+    mode: Annotated[
+        FileMode,
+        Meta(
+            description="Its permissions, in octal and in quotes.",
+            extra={"expected": 'four octal digits in quotes, such as "0660"'},
+        ),
+    ] = _default(FileMode(0o660))
+    owner: Annotated[Identity | None, Meta(description="Its user; null means the one that the sidecar runs as.")] = None
+    group: Annotated[Identity | None, Meta(description="Its group; null means that of the sidecar.")] = None
+
+
 class Listener(_Section, frozen=True, kw_only=True):
     """An address where callers come in."""
 
     bind: Annotated[Bind, Meta(description="The address: host:port, unix:/path or unix:@abstract.")] = _default(
         Bind("127.0.0.1", 8080)
     )
+    socket: Annotated[Socket, Meta(description="The file of a Unix socket.")] = _default(Socket())
+    uids: Annotated[
+        tuple[Identity, ...], Meta(description="The users that a Unix socket is for; none means all who can open it.")
+    ] = ()
     account: Annotated[Text | None, Meta(description="The account; may be left out where there is only one.")] = None
     hosts: Annotated[tuple[HostName, ...], Meta(description="Further Host names that callers use.")] = ()
     origins: Annotated[tuple[BrowserOrigin, ...], Meta(description="Browser origins that are let in.")] = ()
@@ -80,6 +98,7 @@ class Admin(_Section, frozen=True, kw_only=True):
     bind: Annotated[Bind, Meta(description="The address: host:port, unix:/path or unix:@abstract.")] = _default(
         Bind("127.0.0.1", 9090)
     )
+    socket: Annotated[Socket, Meta(description="The file of a Unix socket.")] = _default(Socket())
     expose: Annotated[bool, Meta(description="Lets other machines in; a kubelet's probes need it.")] = False
 
 
@@ -111,12 +130,18 @@ class Tokens(_Section, frozen=True, kw_only=True):
 
 
 class Timeouts(_Section, frozen=True, kw_only=True):
-    """How long to wait for Invoisys."""
+    """How long to wait for Invoisys, and for callers."""
 
     connect: Annotated[Duration, Meta(description="For a connection.")] = _default(Duration.parse("5s"))
     login: Annotated[Duration, Meta(description="For the answer to a login.")] = _default(Duration.parse("15s"))
     response: Annotated[Duration, Meta(description="For an answer to begin.")] = _default(Duration.parse("180s"))
     idle: Annotated[Duration, Meta(description="For the next byte of a body.")] = _default(Duration.parse("60s"))
+    head: Annotated[Duration, Meta(description="For a request's line and header section, from their first byte.")] = (
+        _default(Duration.parse("30s"))
+    )
+    keep_alive: Annotated[Duration, Meta(description="For the next request on a caller's connection.")] = _default(
+        Duration.parse("75s")
+    )
 
 
 class Limits(_Section, frozen=True, kw_only=True):
@@ -124,6 +149,9 @@ class Limits(_Section, frozen=True, kw_only=True):
 
     connections: Annotated[int, Meta(ge=1, description="Exchanges with one API at a time.")] = 100
     waiting: Annotated[int, Meta(ge=1, description="Requests that may wait; the next one is answered 503.")] = 1000
+    caller_connections: Annotated[
+        int, Meta(ge=1, description="Connections to one listener at a time; the next one is answered 503.")
+    ] = 16384
     replay_body: Annotated[Size, Meta(description="The largest body that is held for a replay.", extra=MAY_BE_ZERO)] = (
         _default(Size.parse("4MiB"))
     )
@@ -171,7 +199,9 @@ class Config(_Section, frozen=True, kw_only=True):
         ),
     ] = {}
     tokens: Annotated[Tokens, Meta(description="How tokens are kept.")] = _default(Tokens())
-    timeouts: Annotated[Timeouts, Meta(description="How long to wait for Invoisys.")] = _default(Timeouts())
+    timeouts: Annotated[Timeouts, Meta(description="How long to wait for Invoisys, and for callers.")] = _default(
+        Timeouts()
+    )
     limits: Annotated[Limits, Meta(description="How much may be under way at a time.")] = _default(Limits())
     drain: Annotated[Drain, Meta(description="How the sidecar stops.")] = _default(Drain())
     log: Annotated[Log, Meta(description="The log.")] = _default(Log())

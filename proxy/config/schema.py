@@ -7,11 +7,11 @@ from typing import Any
 import msgspec
 
 from proxy.config.access import BrowserOrigin, HostName, Rule
-from proxy.config.model import Account, Admin, Api, Config, Drain, Limits, Listener, Log, Timeouts, Tokens
+from proxy.config.model import Account, Admin, Api, Config, Drain, Limits, Listener, Log, Socket, Timeouts, Tokens
 from proxy.config.show import plain
-from proxy.config.values import Bind, EgressProxy, HttpUrl, Origin, StoreAddress
+from proxy.config.values import Bind, EgressProxy, HttpUrl, Identity, Origin, StoreAddress
 
-_SECTIONS = (Config, Account, Listener, Admin, Api, Tokens, Timeouts, Limits, Drain, Log)
+_SECTIONS = (Config, Account, Socket, Listener, Admin, Api, Tokens, Timeouts, Limits, Drain, Log)
 _TEXTS = (Bind, BrowserOrigin, EgressProxy, HostName, HttpUrl, Origin, Rule, StoreAddress)
 
 
@@ -37,5 +37,7 @@ def json_schema() -> dict[str, Any]:
 
 def _text(kind: type) -> dict[str, Any]:
     """Give the schema of a value that is written as one text."""
+    if kind is Identity:
+        return {"type": ["string", "integer"], "pattern": Identity.pattern, "minimum": 0, "maximum": Identity.largest}
     pattern = getattr(kind, "pattern", None)
     return {"type": "string", "pattern": pattern} if pattern else {"type": "string", "minLength": 1}

@@ -74,6 +74,38 @@ class Size(int):
         return f"{self // self._UNITS[unit]}{unit}"
 
 
+class FileMode(int):
+    """The permissions of a file, written in octal as `chmod` takes them; YAML would read the number its own way."""
+
+    pattern: ClassVar[str] = r"^0[0-7]{3}$"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read `0660`."""
+        if not re.fullmatch(cls.pattern, text):
+            raise ValueError('four octal digits in quotes, such as "0660"')
+        return cls(text, 8)
+
+    def __str__(self) -> str:
+        return f"{int(self):04o}"
+
+
+class Identity(str):
+    """A user or a group of the operating system, by name or by number."""
+
+    __slots__ = ()
+
+    largest: ClassVar[int] = 2**32 - 2
+    pattern: ClassVar[str] = r"^(?:[0-9]{1,10}|[A-Za-z_][A-Za-z0-9._-]*\$?)$"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read `erp` or `1000`."""
+        if not re.fullmatch(cls.pattern, text) or (text.isdigit() and int(text) > cls.largest):
+            raise ValueError("a name or a number, such as erp or 1000")
+        return cls(text)
+
+
 @dataclass(frozen=True, slots=True)
 class Bind:
     """Where to listen: a host and a port, or the path of a Unix socket.
@@ -105,6 +137,11 @@ class Bind:
     def is_loopback(self) -> bool:
         """Whether no other machine can reach it."""
         return bool(self.path) or _is_loopback(self.host)
+
+    @property
+    def is_file(self) -> bool:
+        """Whether it is a Unix socket that has a file, as an abstract one has not."""
+        return self.path.startswith("/")
 
     def __str__(self) -> str:
         return f"unix:{self.path.replace(chr(0), '@')}" if self.path else f"{_bracketed(self.host)}:{self.port}"

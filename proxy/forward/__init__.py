@@ -5,6 +5,7 @@ from proxy.forward.body import HeldBytes, Holder
 from proxy.forward.call import Api, Apis
 from proxy.forward.forward import Forward
 from proxy.forward.headers import Trail
+from proxy.forward.problem import refusal
 from proxy.forward.target import ascii_line
 
-__all__ = ["Answer", "Api", "Apis", "Forward", "HeldBytes", "Holder", "Trail", "ascii_line"]
+__all__ = ["Answer", "Api", "Apis", "Forward", "HeldBytes", "Holder", "Trail", "ascii_line", "refusal"]

@@ -36,8 +36,10 @@ class CallerGone(ConnectionError):
 class Answer(web.StreamResponse):
     """What one caller gets. aiohttp's server asks for `prepare`, `write_eof` and `keep_alive`, and nothing else."""
 
-    def __init__(self, request: web.BaseRequest) -> None:
+    def __init__(self, request: web.BaseRequest, stall: float) -> None:
+        """`stall` is in seconds: how long the caller may stand still while it should read."""
         self._request = request
+        self._stall = stall
         self._kept = request.keep_alive
         self._old = request.version <= HttpVersion10
         self._shared = b""
@@ -65,8 +67,8 @@ class Answer(web.StreamResponse):
         """Ask a caller that waits for it to send its body (RFC 9110, section 10.1.1)."""
         self._write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
-    async def relay(self, exchange: Exchange, origin: bytes, stall: float) -> None:
-        """Pass upstream's answer on as it comes, to a caller that may stand still for `stall` seconds.
+    async def relay(self, exchange: Exchange, origin: bytes) -> None:
+        """Pass upstream's answer on as it comes.
 
         Raises `CallerGone`, and where the body breaks off what `Exchange.read` raises: then `break_off` follows.
         """
@@ -89,7 +91,7 @@ class Answer(web.StreamResponse):
         while piece := await exchange.read():
             self.sent += len(piece)
             self._write(b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece)
-            await self._drain(stall)
+            await self._drain()
         if chunked:
             self._write(b"0\r\n\r\n")
 
@@ -135,8 +137,10 @@ class Answer(web.StreamResponse):
     async def prepare(self, request: web.BaseRequest) -> None:
         """Do nothing: the handler has written the head."""
 
-    async def write_eof(self, data: bytes = b"") -> None:
-        """Do nothing: the handler has written the body."""
+    async def write_eof(self, data: bytes = b"") -> None:  # noqa: ARG002 - aiohttp passes none
+        """Write nothing, the handler has; but answers must not pile up before a caller that asks and does not read."""
+        if self._request.protocol.writing_paused:
+            await self._drain()
 
     # --- Inside -----------------------------------------------------------------------------------------------------
 
@@ -155,12 +159,15 @@ class Answer(web.StreamResponse):
             return b"Connection: close\r\n"
         return b"Connection: keep-alive\r\n" if self._old else b""
 
-    async def _drain(self, stall: float) -> None:
+    async def _drain(self) -> None:
+        transport = self._transport
         try:
-            async with asyncio.timeout(stall):
+            async with asyncio.timeout(self._stall):
                 await self._request.writer.drain()
         except TimeoutError:
             self.break_off()  # it would hold its connection to upstream for ever
+            if transport is not None:
+                transport.abort()  # what it has not taken, it will not take
             raise CallerGone from None
 
     def _write(self, data: bytes) -> None:

@@ -22,6 +22,36 @@ _LARGEST_LENGTH = 2**53
 """Bytes; the parser takes the largest length that it can count to for none at all."""
 
 
+_LEAST_PACE = 1024
+"""Bytes a second; what is slower holds its place for next to nothing."""
+
+
+class Patience:
+    """How long one caller is waited for: `stall` seconds for any byte, and for all of them as if at the least pace.
+
+    Only the time counts in which the sidecar waits for the caller, not that in which the caller waits for Invoisys.
+    """
+
+    def __init__(self, stall: float) -> None:
+        self._stall = stall
+        self._left = stall
+
+    async def read(self, content: StreamReader) -> bytes:
+        """Return what comes next; raises `SlowBody`."""
+        allowed = min(self._stall, self._left)
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        try:
+            async with asyncio.timeout(allowed):
+                piece = await content.readany()
+        except TimeoutError:
+            if allowed < self._stall:
+                raise SlowBody(f"the body came at less than {_LEAST_PACE} bytes a second") from None
+            raise SlowBody(f"no byte of the body came for {self._stall:g} s") from None
+        self._left += len(piece) / _LEAST_PACE - (clock() - began)
+        return piece
+
+
 class HeldBytes:
     """The budget for the held bytes of all requests together; past it, bodies stream."""
 
@@ -85,11 +115,12 @@ class Holder:
         length = None if said is None else int(said)
         held = 0
         pieces: deque[bytes] = deque()
+        patience = Patience(self.stall)
         if length is not None and length > _LARGEST_LENGTH:
             raise MalformedRequest("the Content-Length is not one that a body can have")
         try:
             while length is None or length <= self.cap:
-                piece = await self._piece(request.content)
+                piece = await _piece(request.content, patience)
                 if not piece:
                     return Body(Framing(held), b"".join(pieces), held, self.budget)
                 pieces.append(piece)
@@ -99,27 +130,26 @@ class Holder:
         except BaseException:
             self.budget.give_back(held)
             raise
-        wire = self._stream(pieces, request.content, chunked=chunked)
+        wire = _stream(pieces, request.content, patience, chunked=chunked)
         return Body(Framing(length, chunked), wire, held, self.budget)
 
-    async def _piece(self, content: StreamReader) -> bytes:
-        try:
-            if content.is_eof():
-                return content.read_nowait()
-            async with asyncio.timeout(self.stall):
-                return await content.readany()
-        except TimeoutError:
-            raise SlowBody(f"no byte of the body came for {self.stall:g} s") from None
-        except web.RequestPayloadError:
-            raise MalformedRequest("the framing of the body is malformed") from None
 
-    async def _stream(self, pieces: deque[bytes], content: StreamReader, *, chunked: bool) -> AsyncIterator[bytes]:
-        try:
-            while piece := pieces.popleft() if pieces else await self._piece(content):
-                yield b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece
-        except SlowBody as error:
-            raise StalledUpload(error.detail) from None
-        except MalformedRequest as error:
-            raise BrokenUpload(error.detail) from None
-        if chunked:
-            yield b"0\r\n\r\n"
+async def _piece(content: StreamReader, patience: Patience) -> bytes:
+    try:
+        return content.read_nowait() if content.is_eof() else await patience.read(content)
+    except web.RequestPayloadError:
+        raise MalformedRequest("the framing of the body is malformed") from None
+
+
+async def _stream(
+    pieces: deque[bytes], content: StreamReader, patience: Patience, *, chunked: bool
+) -> AsyncIterator[bytes]:
+    try:
+        while piece := pieces.popleft() if pieces else await _piece(content, patience):
+            yield b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece
+    except SlowBody as error:
+        raise StalledUpload(error.detail) from None
+    except MalformedRequest as error:
+        raise BrokenUpload(error.detail) from None
+    if chunked:
+        yield b"0\r\n\r\n"

@@ -79,16 +79,17 @@ class Forward:
         self.draining = False
         """No request is taken any more."""
 
-    async def __call__(self, request: web.BaseRequest) -> Answer:
-        """Bring a request to its end: one answer, and one line in the log."""
+    async def __call__(self, request: web.BaseRequest, peer_uid: int | None = None) -> Answer:
+        """Bring a request to its end: one answer, and one line in the log. `peer_uid` is who asks, if known."""
         started = time.perf_counter()
         target = restored(request.raw_path)
-        answer = Answer(request)
+        answer = Answer(request, self._holder.stall)
         line = RequestLine(
             request_id=next(self._ids),
             listener=self._listener,
             method=request.method,
             path=masked(target),
+            peer_uid=peer_uid,
             outcome=Outcome.NOT_SENT,
         )
         self._in_flight += 1
@@ -136,7 +137,7 @@ class Forward:
                     await self._replay(call)
                 if self.closing:
                     answer.close_after()
-                await answer.relay(call.exchange, api.origin, self._holder.stall)
+                await answer.relay(call.exchange, api.origin)
             except (asyncio.CancelledError, ConnectionError):
                 self._hear_out(call)
                 raise

@@ -31,6 +31,13 @@ def own_head(status: int, content_type: bytes, length: int, fields: bytes = b"")
     )
 
 
+def refusal(error: ProxyError) -> bytes:
+    """Return a whole answer, the last on its connection, for a caller whose request has not been read."""
+    fields, body = problem(error, "-")
+    head = own_head(error.status, b"application/problem+json", len(body), fields)
+    return b"%bConnection: close\r\n\r\n%b" % (head, body)
+
+
 def problem(error: ProxyError, request_id: str) -> tuple[bytes, bytes]:
     """Return an error's header lines and body: what happened, whose doing it was, and what is known of the document."""
     fields = b"X-Invoisys-Outcome: %b\r\nProxy-Status: invoisys-proxy; error=%b\r\n%b" % (

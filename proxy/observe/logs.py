@@ -32,6 +32,8 @@ class RequestLine(msgspec.Struct, omit_defaults=True):
     listener: str
     method: str
     path: str
+    peer_uid: int | None = None
+    """The user who called, at a Unix socket."""
     api: str | None = None
     status: int = 0
     """0 where the caller left before it got one."""

@@ -70,7 +70,7 @@ class World:
             "INVOISYS_API_3_0_TOKEN_URL": f"{token_server}/v1/token",
         }
         self._rooms = Assembly(load(config, env), env, AccessLog(Lines(io.BytesIO()), lambda _: b""))
-        self.url = await self._rooms.listeners[0].open()
+        self.url = await self._rooms.listeners[0].open(100)
 
     async def close(self) -> None:
         for listener in self._rooms.listeners:

@@ -127,6 +127,10 @@ def test_addresses_beyond_loopback(refuse: Refuse, text: str, fault: str) -> Non
         "admin: {bind: '0.0.0.0:80', expose: true}",
         "listeners: [{bind: 'unix:/x'}, {bind: 'unix:@x'}, {bind: 'localhost:1'}, {bind: '127.0.0.2:1'}]",
         "listeners: [{bind: '127.0.0.1:0'}, {bind: '127.0.0.1:0'}]",
+        "listeners: [{bind: 'unix:/x', socket: {mode: '0600', owner: erp, group: 7}, uids: [erp, 1000]}]",
+        "listeners: [{bind: 'unix:@x', socket: {}, uids: [0]}]",
+        "listeners: [{socket: {mode: '0660', owner: null}, uids: []}]",
+        "admin: {bind: 'unix:/x', socket: {group: operators}}",
     ],
 )
 def test_addresses_that_are_fine(accept: Load, text: str) -> None:
@@ -157,6 +161,43 @@ def test_addresses_that_are_fine(accept: Load, text: str) -> None:
     ],
 )
 def test_addresses_taken_twice(refuse: Refuse, text: str, fault: str) -> None:
+    assert refuse(text) == [fault]
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        (
+            "listeners: [{socket: {mode: '0600'}}]",
+            (
+                "config.yaml:1:22: listeners[0].socket: expected only beside the path of a Unix socket; "
+                "listeners[0].bind is 127.0.0.1:8080"
+            ),
+        ),
+        (
+            "listeners: [{bind: 'unix:@x', socket: {owner: erp}}]",
+            (
+                "config.yaml:1:39: listeners[0].socket: expected only beside the path of a Unix socket; "
+                "listeners[0].bind is unix:@x"
+            ),
+        ),
+        (
+            "admin: {socket: {group: 7}}",
+            (
+                "config.yaml:1:17: admin.socket: expected only beside the path of a Unix socket; "
+                "admin.bind is 127.0.0.1:9090"
+            ),
+        ),
+        (
+            "listeners: [{uids: [1000]}]",
+            (
+                "config.yaml:1:20: listeners[0].uids: expected only beside a Unix socket; "
+                "listeners[0].bind is 127.0.0.1:8080"
+            ),
+        ),
+    ],
+)
+def test_keys_of_a_unix_socket_beside_another_address(refuse: Refuse, text: str, fault: str) -> None:
     assert refuse(text) == [fault]
 
 

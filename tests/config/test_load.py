@@ -187,6 +187,24 @@ colour: blue
                 "127.0.0.1:8080, [::1]:8080 or unix:/path, found nothing"
             ),
         ),
+        (
+            "listeners: [{bind: 'unix:/x', socket: {mode: 0660}}]",
+            (
+                'config.yaml:1:46: listeners[0].socket.mode: expected four octal digits in quotes, such as "0660", '
+                'found 0660, which YAML reads as the number 432; write 432, or "0660" for the text'
+            ),
+        ),
+        (
+            "listeners: [{bind: 'unix:/x', socket: {mode: 432}}]",
+            (
+                'config.yaml:1:46: listeners[0].socket.mode: expected four octal digits in quotes, such as "0660", '
+                "found the number 432"
+            ),
+        ),
+        (
+            "listeners: [{bind: 'unix:/x', uids: [a b]}]",
+            ('config.yaml:1:38: listeners[0].uids[0]: expected a name or a number, such as erp or 1000, found "a b"'),
+        ),
         ("log: {level: null}", "config.yaml:1:14: log.level: expected debug, error, info or warning, found nothing"),
         (
             "limits: {waiting: true}",
@@ -283,6 +301,9 @@ accounts:
     password: '***'
 listeners:
 - bind: 127.0.0.1:8080
+  socket:
+    mode: '0660'
+  uids: []
   account: default
   hosts: []
   origins: []
@@ -293,6 +314,8 @@ listeners:
   token_endpoint: stub
 admin:
   bind: 127.0.0.1:9090
+  socket:
+    mode: '0660'
   expose: false
 apis:
   '2.0':
@@ -311,9 +334,12 @@ timeouts:
   login: 15s
   response: 3m
   idle: 1m
+  head: 30s
+  keep_alive: 75s
 limits:
   connections: 100
   waiting: 1000
+  caller_connections: 16384
   replay_body: 4MiB
   replay_memory: 64MiB
 drain:

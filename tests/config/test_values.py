@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.config import Bind, Duration, HttpUrl, Origin, Size, StoreAddress
+from proxy.config import Bind, Duration, FileMode, HttpUrl, Identity, Origin, Size, StoreAddress
 
 DURATION = "a duration such as 500ms, 30s, 5m, 12h or 1d"
 UNIT = "a unit after the number (ms, s, m, h or d)"
@@ -104,6 +104,31 @@ def test_no_sizes(text: str, expected: str) -> None:
 @given(st.integers(min_value=0, max_value=10**15 - 1))
 def test_a_size_survives_its_text(size: int) -> None:
     assert Size.parse(str(Size(size))) == size
+
+
+@pytest.mark.parametrize(("text", "mode"), [("0660", 0o660), ("0600", 0o600), ("0000", 0), ("0777", 0o777)])
+def test_file_modes(text: str, mode: int) -> None:
+    assert FileMode.parse(text) == mode
+    assert str(FileMode.parse(text)) == f"{FileMode.parse(text)}" == text
+
+
+@pytest.mark.parametrize("text", ["660", "432", "", "0o660", "0680", "1777", "00660", "0660\n", "rw-rw----"])
+def test_no_file_modes(text: str) -> None:
+    with pytest.raises(ValueError) as caught:
+        FileMode.parse(text)
+    assert str(caught.value) == 'four octal digits in quotes, such as "0660"'
+
+
+@pytest.mark.parametrize("text", ["erp", "_apt", "www-data", "ERP.prod", "host$", "0", "1000", "4294967294"])
+def test_identities(text: str) -> None:
+    assert Identity.parse(text) == text
+
+
+@pytest.mark.parametrize("text", ["", "-1", "4294967295", "10000000000", "a b", "1000x", "a:b", "erp\n", "é"])
+def test_no_identities(text: str) -> None:
+    with pytest.raises(ValueError) as caught:
+        Identity.parse(text)
+    assert str(caught.value) == "a name or a number, such as erp or 1000"
 
 
 @pytest.mark.parametrize(

@@ -25,11 +25,11 @@ ORIGIN = b"https://api.invoisys.test"
 
 
 @contextlib.asynccontextmanager
-async def serving(handler: Handler) -> AsyncIterator[str]:
+async def serving(handler: Handler, stall: float = PATIENCE) -> AsyncIterator[str]:
     """Run aiohttp's server with a handler that writes its own answers."""
 
     async def handle(request: web.BaseRequest) -> Answer:
-        answer = Answer(request)
+        answer = Answer(request, stall)
         await handler(request, answer)
         return answer
 
@@ -64,7 +64,7 @@ async def relaying(
         with releasing(await pool.begin(head_only=request.method == "HEAD")) as exchange:
             await exchange.send(GET, b"")
             try:
-                await answer.relay(exchange, ORIGIN, stall)
+                await answer.relay(exchange, ORIGIN)
             except ConnectionLost:
                 answer.break_off()
             except CallerGone:
@@ -72,7 +72,7 @@ async def relaying(
                 gone.set()
                 raise
 
-    async with upstream(script) as origin, client(origin.port) as pool, serving(handler) as url:
+    async with upstream(script) as origin, client(origin.port) as pool, serving(handler, stall) as url:
         yield url
 
 

@@ -12,6 +12,7 @@ from multidict import CIMultiDict
 from proxy.errors import BrokenUpload, MalformedRequest, Outcome, ProxyError, SlowBody, StalledUpload
 from proxy.forward import HeldBytes, Holder
 from proxy.forward.headers import Framing
+from tests.support.virtual import VirtualClock, run
 from tests.support.wire import PATIENCE
 
 if TYPE_CHECKING:
@@ -181,6 +182,59 @@ async def test_a_body_that_does_not_come(pieces: list[bytes], length: int | None
         await holder(stall=SHORT).read(caller.request)
     assert type(error.value) is SlowBody
     assert error.value.outcome is Outcome.NOT_SENT
+
+
+def at_a_pace(rate: float, seconds: float, *, cap: int, pause: float = 0.0) -> tuple[int, ProxyError | None]:
+    """Send so many bytes a second, a piece each second, while upstream takes `pause` seconds over each."""
+    got = 0
+    failure: ProxyError | None = None
+
+    async def play() -> None:
+        nonlocal got, failure
+        caller = Caller(chunked=True, whole=False)
+
+        async def send() -> None:
+            for _ in range(int(seconds)):
+                caller.content.feed_data(b"x" * int(rate))
+                await asyncio.sleep(1)
+            caller.content.feed_eof()
+
+        sending = asyncio.create_task(send())
+        try:
+            body = await holder(cap=cap, budget=2**30, stall=60).read(caller.request)
+            if isinstance(body.wire, bytes):
+                got = len(body.wire)
+            else:
+                async for piece in body.wire:
+                    got += len(piece)
+                    await asyncio.sleep(pause)
+        except ProxyError as error:
+            failure = error
+        finally:
+            sending.cancel()
+
+    run(play(), VirtualClock())
+    return got, failure
+
+
+@pytest.mark.parametrize("cap", [2**30, 10])
+def test_a_body_may_take_its_time(cap: int) -> None:
+    got, failure = at_a_pace(1024, 3600, cap=cap)
+    assert failure is None
+    assert got >= 1024 * 3600
+
+
+@pytest.mark.parametrize(("cap", "kind"), [(2**30, SlowBody), (10, StalledUpload)])
+def test_a_body_that_all_but_stands_still(cap: int, kind: type[ProxyError]) -> None:
+    _, failure = at_a_pace(1, 3600, cap=cap)
+    assert type(failure) is kind
+    assert failure.detail == "the body came at less than 1024 bytes a second"
+
+
+def test_a_body_is_not_slow_because_upstream_is() -> None:
+    got, failure = at_a_pace(1, 600, cap=10, pause=1.0)
+    assert failure is None
+    assert got > 600
 
 
 async def test_a_malformed_body() -> None:

@@ -28,15 +28,21 @@ _OF_OTHERS = {"HTTPS_PROXY", "NO_PROXY"}
 resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
 
 
+def limited(files: str) -> list[str]:
+    """The beginning of a command whose process may have so many files open."""
+    return ["sh", "-c", 'ulimit -n "$0" && exec "$@"', files] if files else []
+
+
 class Process:
     """One running command; its lines are gathered as they come."""
 
-    def __init__(self, *arguments: str, env: dict[str, str] | None = None) -> None:
+    def __init__(self, *arguments: str, env: dict[str, str] | None = None, files: str = "") -> None:
+        """`files` is how many the process may have open."""
         clean = {name: value for name, value in os.environ.items() if not name.startswith("INVOISYS_")}
         self.lines: list[str] = []
         self._news: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self.child = subprocess.Popen(
-            [sys.executable, "-m", "proxy", *arguments],
+            [*limited(files), sys.executable, "-m", "proxy", *arguments],
             cwd=ROOT,
             env=clean | (env or {}),
             stdout=subprocess.PIPE,
@@ -117,6 +123,11 @@ class Process:
         return int(next(line for line in status.splitlines() if line.startswith("VmRSS")).split()[1]) * 1024
 
     @property
+    def files(self) -> int:
+        """Files that are open now."""
+        return len(list(Path(f"/proc/{self.child.pid}/fd").iterdir()))
+
+    @property
     def peak(self) -> int:
         """Bytes of memory in use at most since the start or the last `forget_peak`."""
         status = Path(f"/proc/{self.child.pid}/status").read_text()
@@ -182,7 +193,11 @@ def fake_invoisys(*arguments: str) -> Iterator[Fake]:
 
 @contextlib.contextmanager
 def sidecar(upstream: str, *arguments: str, **settings: str) -> Iterator[Sidecar]:
-    """Run the sidecar before `upstream`; `settings` are environment variables, its own without their prefix."""
+    """Run the sidecar before `upstream`; `settings` are environment variables, its own without their prefix.
+
+    `FILES` is none of them: it says how many files may be open.
+    """
+    files = settings.pop("FILES", "")
     env = {
         "USERNAME": USERNAME,
         "PASSWORD": PASSWORD,
@@ -194,7 +209,7 @@ def sidecar(upstream: str, *arguments: str, **settings: str) -> Iterator[Sidecar
         "API_3_0_TOKEN_URL": f"{upstream}/v1/token",
     } | settings
     named = {name if name in _OF_OTHERS else f"INVOISYS_{name}": value for name, value in env.items() if value}
-    process = Process("run", *arguments, env=named)
+    process = Process("run", *arguments, env=named, files=files)
     try:
         said = process.event("listening")
         yield Sidecar(process, said["listeners"][0], said["admin"], said["listeners"])

@@ -18,7 +18,7 @@ import msgspec
 import pytest
 import yaml
 
-from proxy.config import Account, Admin, Api, Config, Drain, Limits, Listener, Log, Timeouts, Tokens
+from proxy.config import Account, Admin, Api, Config, Drain, Limits, Listener, Log, Socket, Timeouts, Tokens
 from proxy.config.environment import CONFIG, VARIABLES
 from proxy.config.show import plain
 from proxy.config.tree import spelled
@@ -202,7 +202,9 @@ def test_the_documents_have_every_variable() -> None:
 SECTIONS: dict[str, msgspec.Struct] = {
     "accounts.NAME.": Account(),
     "listeners[].": Listener(),
+    "listeners[].socket.": Socket(),
     "admin.": Admin(),
+    "admin.socket.": Socket(),
     'apis."2.0".': Api(prefix="/api/"),
     "tokens.": Tokens(),
     "timeouts.": Timeouts(),
@@ -218,6 +220,9 @@ def test_the_documents_have_every_key_with_its_default() -> None:
     for prefix, section in SECTIONS.items():
         for field in msgspec.structs.fields(type(section)):
             value = plain(getattr(section, field.name))
+            if isinstance(value, dict):
+                assert f"{prefix}{field.name}." in SECTIONS
+                continue
             wanted[f"{prefix}{field.name}"] = "none" if value is None else as_written(value)
     wanted |= {'apis."2.0".url': "by environment", 'apis."2.0".token_url': "by environment"}
     assert {key: told.get(key) for key in wanted} == wanted

@@ -1,0 +1,167 @@
+"""The door to an address: how many callers may be in at a time, and what the others are told."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple, cast
+
+from proxy.errors import TooManyConnections
+from proxy.forward import refusal
+from proxy.unix import UnixSocket
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from proxy.config import Bind, Socket
+    from proxy.errors import ProxyError
+
+log = logging.getLogger(__name__)
+
+_BACKLOG = 4096
+_RETRY_AFTER = 1.0
+_LONGEST_FAREWELL = 1.0
+"""Seconds that a caller who is turned away may take to ask, and to hear why not."""
+
+_MOST_FAREWELLS = 64  # `descriptors` counts with them
+"""Callers who are turned away with a word at a time; the others' connections are just closed."""
+
+_REPORT_EVERY = 1.0
+"""Seconds between two lines of log on callers who were cut short: a flood of them must not become one of lines."""
+
+
+class Door:
+    """Where callers come in, from `open` to `close`."""
+
+    def __init__(self, bind: Bind, socket: Socket) -> None:
+        """Raises `ConfigError`, for an owner or a group that nobody has."""
+        self._bind = bind
+        self._unix = UnixSocket(bind.path, socket) if bind.path else None
+        self._server: asyncio.Server | None = None
+        self._coming = 0  # through the door and not inside yet: many may come at once
+        self._farewells = 0
+        self.cut_short = CutShort(str(bind))
+
+    async def open(
+        self,
+        make: Callable[[], asyncio.Protocol],
+        inside: Callable[[], int],
+        most: int,
+        make_room: Callable[[], None] | None = None,
+    ) -> str:
+        """Listen, and return the address, with the port that was chosen where none was given; raises `OSError`.
+
+        `make` makes the connection of a caller, `inside` tells how many there are, `most` how many there may be. One
+        more is turned away, or let in where somebody else can be made to leave.
+        """
+        full = TooManyConnections(f"{most} callers are connected already", retry_after=_RETRY_AFTER)
+
+        loop = asyncio.get_running_loop()
+
+        def let_in() -> asyncio.Protocol:
+            if inside() + self._coming >= most:
+                if make_room is None:
+                    return self.farewell(full)
+                make_room()
+            self._coming += 1
+            loop.call_soon(self._came)
+            return make()
+
+        if self._unix is not None:
+            listening = self._unix.open(_BACKLOG)
+            self._server = await loop.create_unix_server(let_in, sock=listening, backlog=_BACKLOG)
+            return str(self._bind)
+        self._server = await loop.create_server(let_in, self._bind.host, self._bind.port, backlog=_BACKLOG)
+        return f"http://{replace(self._bind, port=self._server.sockets[0].getsockname()[1])}"
+
+    def close(self) -> None:
+        """Let nobody in any more."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+            if self._unix is not None:
+                self._unix.remove()
+
+    def farewell(self, why: ProxyError) -> asyncio.Protocol:
+        """Return what speaks to a caller that is turned away."""
+        self.cut_short.add(why)
+        if self._farewells == _MOST_FAREWELLS:
+            return _Farewell(b"", self._left)
+        self._farewells += 1
+        return _Farewell(refusal(why), self._left)
+
+    def _came(self) -> None:
+        self._coming -= 1
+
+    def _left(self) -> None:
+        self._farewells -= 1
+
+
+class _Farewell(asyncio.Protocol):
+    """Says the same to whatever it is asked, once; nothing of the request is read."""
+
+    def __init__(self, answer: bytes, on_end: Callable[[], None]) -> None:
+        self._answer = answer
+        self._on_end = on_end
+        self._transport: asyncio.Transport
+        self._timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Wait for a request, but not for long: an answer that nobody has asked for would be taken for another's."""
+        self._transport = cast("asyncio.Transport", transport)
+        if self._answer:
+            self._timer = asyncio.get_running_loop().call_later(_LONGEST_FAREWELL, self._transport.abort)
+        else:
+            self._transport.abort()
+
+    def data_received(self, _data: bytes) -> None:
+        """Answer the first bytes, and let the others go by: to close on them would reset the answer away."""
+        answer, self._answer = self._answer, b""
+        if answer:
+            self._transport.write(answer)
+            self._transport.write_eof()
+
+    def connection_lost(self, _error: Exception | None) -> None:
+        """Give the place back."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._on_end()
+
+
+class _Cut(NamedTuple):
+    status: int
+    name: str
+    detail: str
+
+
+class CutShort:
+    """Callers who were cut short before they had made a request, told in the log by number."""
+
+    def __init__(self, listener: str) -> None:
+        self._listener = listener
+        self._told: Counter[_Cut] = Counter()
+
+    def add(self, why: ProxyError) -> None:
+        """Count one, to be told soon."""
+        if not self._told:
+            asyncio.get_running_loop().call_later(_REPORT_EVERY, self._tell)
+        self._told[_Cut(why.status, why.name, why.detail)] += 1
+
+    def _tell(self) -> None:
+        told, self._told = self._told, Counter()
+        for why, number in told.items():
+            log.warning(
+                "%d connections were cut short with %d: %s",
+                number,
+                why.status,
+                why.detail,
+                extra={
+                    "event": "cut-short",
+                    "listener": self._listener,
+                    "connections": number,
+                    "status": why.status,
+                    "error": why.name,
+                },
+            )
