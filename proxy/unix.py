@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import grp
 import os
-import pwd
 import socket
 import struct
 import tempfile
@@ -128,6 +126,8 @@ def _identity(file: Path) -> tuple[int, int]:
 def _uid(user: Identity) -> int:
     if user.isdigit():
         return int(user)
+    import pwd  # noqa: PLC0415 - not there on Windows
+
     try:
         return pwd.getpwnam(user).pw_uid
     except KeyError:
@@ -137,6 +137,8 @@ def _uid(user: Identity) -> int:
 def _gid(group: Identity) -> int:
     if group.isdigit():
         return int(group)
+    import grp  # noqa: PLC0415 - not there on Windows
+
     try:
         return grp.getgrnam(group).gr_gid
     except KeyError:

@@ -57,9 +57,8 @@ async def test_other_users_are_told_why_not(fake: Fake, tmp_path: Path) -> None:
 
 async def test_the_operators_port_has_the_same(fake: Fake, tmp_path: Path) -> None:
     admin = tmp_path / "admin"
-    settings = {"ADMIN": "", "INVOISYS_ADMIN": ""}
     config = written(tmp_path, admin={"bind": f"unix:{admin}", "socket": {"mode": "0600", "group": os.getgid()}})
-    with sidecar(fake.url, "-c", config, ADMIN=settings["ADMIN"]) as proxy:
+    with sidecar(fake.url, "-c", config, ADMIN="") as proxy:
         assert admin.stat().st_mode & 0o777 == 0o600
         assert (await ask(proxy.admin, "GET", "/livez")).status == 200
         second = Process("run", "-c", config, env={"INVOISYS_USERNAME": "a", "INVOISYS_PASSWORD": "b"})
