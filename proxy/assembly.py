@@ -65,10 +65,7 @@ class Assembly:
         apis, absent = [], {}
         for name, api in self._config.apis.items():
             if api.url is None or api.token_url is None:
-                absent[api.prefix] = (
-                    f"API {name} is not configured: its {self._config.environment} address is documented nowhere;"
-                    f' give apis."{name}".url and .token_url'
-                )
+                absent[api.prefix] = why_absent(name, self._config.environment)
             else:
                 apis.append(self._api(account, name, api, api.url, api.token_url))
         forward = Forward(
@@ -83,14 +80,12 @@ class Assembly:
         return Listener(listener, forward, self._config.timeouts)
 
     def _api(self, account: str, name: str, api: ApiConfig, url: Origin, token_url: HttpUrl) -> Api:
-        tls = self._tls(name, api.ca_file)
         if name not in self.pools:
             timeouts, limits = self._config.timeouts, self._config.limits
-            dial = Dialler(url.host, url.port, tls if url.ssl else None, timeouts.connect, self._egress(api, url))
-            self.pools[name] = Pool(dial, timeouts, limits.connections, self._waiting)
+            self.pools[name] = Pool(self.dialler(name, url), timeouts, limits.connections, self._waiting)
         if (account, name) not in self.refreshers:
             egress = self._egress(api, token_url.origin)
-            login = Login(str(token_url), tls, self._config.timeouts.login, egress)
+            login = Login(str(token_url), self._tls(name, api.ca_file), self._config.timeouts.login, egress)
             self.refreshers[account, name] = self._refresher(account, name, token_url, login)
         return Api(
             name=name,
@@ -100,6 +95,12 @@ class Assembly:
             refresher=self.refreshers[account, name],
             pool=self.pools[name],
         )
+
+    def dialler(self, name: str, to: Origin) -> Dialler:
+        """Return the way to a server of an API: that of its requests, or that of its logins."""
+        api = self._config.apis[name]
+        tls = self._tls(name, api.ca_file) if to.ssl else None
+        return Dialler(to.host, to.port, tls, self._config.timeouts.connect, self._egress(api, to))
 
     def _egress(self, api: ApiConfig, to: Origin) -> EgressProxy | None:
         """Return the proxy to go through; plain HTTP is for loopback alone and goes through none."""
@@ -129,6 +130,14 @@ class Assembly:
             except OSError as error:
                 raise ConfigError(f'apis."{name}".ca_file: {ca_file} cannot be used: {error.strerror}') from None
         return self._trusted[ca_file]
+
+
+def why_absent(name: str, environment: str) -> str:
+    """Say why an API has no address, and what to do."""
+    return (
+        f"API {name} is not configured: its {environment} address is documented nowhere;"
+        f' give apis."{name}".url and .token_url'
+    )
 
 
 def _own_names(listener: ListenerConfig) -> list[str]:

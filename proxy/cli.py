@@ -69,6 +69,7 @@ def _parser() -> argparse.ArgumentParser:
         ("demo", _demo, "run a fake Invoisys and a sidecar in front of it; nothing to configure", False),
         ("fake", _fake, "run only the fake Invoisys", False),
         ("check", _check, "validate the configuration and print the effective one, secrets redacted", True),
+        ("doctor", _doctor, "try it for real, step by step, and say what to do about what fails", True),
         ("health", _health, "exit 0 when the running sidecar is ready", True),
         ("schema", _schema, "print the JSON Schema of the configuration file", False),
     ):
@@ -76,6 +77,8 @@ def _parser() -> argparse.ArgumentParser:
         command.set_defaults(run=run)
         if configured:
             command.add_argument("-c", "--config", metavar="FILE", help="configuration file, in YAML")
+        if name == "doctor":
+            command.add_argument("--json", action="store_true", help="print JSON (docs/troubleshooting.md)")
         if name == "fake":
             command.add_argument("--listen", metavar="HOST:PORT", default="127.0.0.1:8081")
             command.add_argument("--script", metavar="FILE", help="faults to act out, in YAML (docs/fake.md)")
@@ -121,6 +124,10 @@ def _configuration(options: argparse.Namespace) -> Config:
         if listener.caller_token_file is not None:
             read_caller_tokens(listener.caller_token_file, f"listeners[{number}].caller_token_file")
     return config
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    return _within_loop(_examine(options.config, in_json=options.json))
 
 
 def _health(options: argparse.Namespace) -> int:
@@ -202,6 +209,20 @@ async def _serve(config: Config, access_log: AccessLog) -> int:
     finally:
         access_log.flush()
     return OK
+
+
+async def _examine(path: str | None, *, in_json: bool) -> int:
+    from proxy.doctor import Step, as_json, as_text, examine, summary
+
+    def tell(step: Step) -> None:
+        if not in_json:
+            print(as_text(step), flush=True)
+
+    report = await examine(path, os.environ, tell)
+    print(as_json(report) if in_json else summary(report))
+    if not report.configured:
+        return WRONG
+    return FAILED if report.findings else OK
 
 
 async def _serve_demo() -> int:

@@ -1,9 +1,10 @@
 """What every room may call to say what happens."""
 
 from proxy.observe.logs import AccessLog, RequestLine, set_up
-from proxy.observe.metrics import Metrics, StoreReading, TokenMeter, TokenReading
+from proxy.observe.metrics import PREFIX, Metrics, StoreReading, TokenMeter, TokenReading
 
 __all__ = [
+    "PREFIX",
     "AccessLog",
     "Metrics",
     "RequestLine",

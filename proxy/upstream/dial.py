@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import ssl
 from dataclasses import dataclass
@@ -21,11 +22,14 @@ from proxy.errors import (
 from proxy.upstream.egress import tunnel
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable, Iterator, Sequence
+
+    from aiohappyeyeballs import AddrInfoType
 
     from proxy.config import EgressProxy
 
 P = TypeVar("P", bound=asyncio.Protocol)
+R = TypeVar("R")
 
 _NEXT_ADDRESS_AFTER = 0.25
 """Seconds before the next address is tried beside a silent one (RFC 8305, section 8)."""
@@ -55,37 +59,58 @@ class Dialler:
 
     async def __call__(self, make_protocol: Callable[[], P]) -> P:
         """Return a new connection's protocol; raises `CannotConnect`, by the step that failed."""
+        return await self.bounded(self._connect(make_protocol), self.timeout)
+
+    async def bounded(self, step: Awaitable[R], left: float) -> R:
+        """Return what a step gives within the seconds that are left; raises `CannotConnect`."""
         try:
-            async with asyncio.timeout(self.timeout):
-                return await self._connect(make_protocol)
+            async with asyncio.timeout(left):
+                return await step
         except TimeoutError:
-            raise ConnectTimedOut(f"no connection to {self._first_hop()} within {self.timeout:g} s") from None
+            raise ConnectTimedOut(f"no connection to {self.first_hop} within {self.timeout:g} s") from None
         except OSError as error:
             raise self._failure(error) from None
 
-    def _first_hop(self) -> str:
+    @property
+    def first_hop(self) -> str:
+        """Where the connection itself goes, in words."""
         return f"{self.host}:{self.port}" if self.egress is None else f"the egress proxy {self.egress}"
 
     async def _connect(self, make_protocol: Callable[[], P]) -> P:
-        loop = asyncio.get_running_loop()
+        connected = await self.reach(await self.resolve())
+        await self.pass_proxy(connected)
+        return await self.secure(connected, make_protocol)
+
+    # --- The steps, in their order; each raises `OSError` or `EgressRefused`, and then closes the socket it was given --
+
+    async def resolve(self) -> Sequence[AddrInfoType]:
+        """Return the addresses of the first hop."""
         hop = self.egress or self
-        addresses = await loop.getaddrinfo(hop.host, hop.port, type=socket.SOCK_STREAM)
-        connected = await aiohappyeyeballs.start_connection(
-            addresses, happy_eyeballs_delay=_NEXT_ADDRESS_AFTER, interleave=1, loop=loop
+        return await asyncio.get_running_loop().getaddrinfo(hop.host, hop.port, type=socket.SOCK_STREAM)
+
+    async def reach(self, addresses: Sequence[AddrInfoType]) -> socket.socket:
+        """Return a socket that is connected to one of the addresses."""
+        return await aiohappyeyeballs.start_connection(
+            addresses, happy_eyeballs_delay=_NEXT_ADDRESS_AFTER, interleave=1, loop=asyncio.get_running_loop()
         )
-        try:
-            if self.egress is not None:
-                await tunnel(connected, self.egress, self.host, self.port)
-            _, protocol = await loop.create_connection(
+
+    async def pass_proxy(self, connected: socket.socket) -> None:
+        """Have the egress proxy, if there is one, connect the socket on."""
+        if self.egress is None:
+            return
+        with _closing_on_error(connected):
+            await tunnel(connected, self.egress, self.host, self.port)
+
+    async def secure(self, connected: socket.socket, make_protocol: Callable[[], P]) -> P:
+        """Return the protocol on a connected socket, over TLS if that is spoken there."""
+        with _closing_on_error(connected):
+            _, protocol = await asyncio.get_running_loop().create_connection(
                 make_protocol, sock=connected, ssl=self.tls, server_hostname=self.host if self.tls else None
             )
-        except BaseException:
-            connected.close()
-            raise
-        return protocol
+            return protocol
 
     def _failure(self, error: OSError) -> CannotConnect:
-        where, hop = f"{self.host}:{self.port}", self._first_hop()
+        where, hop = f"{self.host}:{self.port}", self.first_hop
         match error:
             case socket.gaierror():
                 return NameNotResolved(f"the name of {hop} could not be resolved: {error.strerror}")
@@ -97,3 +122,12 @@ class Dialler:
                 return ConnectionRefused(f"{hop} refused the connection")
             case _:
                 return CannotConnect(f"no connection to {hop}: {error.strerror or type(error).__name__}")
+
+
+@contextlib.contextmanager
+def _closing_on_error(connected: socket.socket) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        connected.close()
+        raise

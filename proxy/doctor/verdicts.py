@@ -1,0 +1,104 @@
+"""What is judged by a limit, or by a running sidecar's own words: clock, certificate, tokens that are lost. Pure."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, NamedTuple
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from proxy.doctor.report import Finding
+from proxy.observe import PREFIX
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+MOST_SKEW = 60.0
+"""Seconds by which a clock may be off, as for the warning in the log."""
+SHORTEST_CERTIFICATE = 14
+"""Days that a certificate should last."""
+MOST_REJECTIONS = 3
+"""Good tokens rejected; so many within an hour are a warning in the log."""
+
+_DAY = 24 * 3600.0
+
+
+def judge_clock(skew: float | None, server: str) -> str:
+    """Judge by how many seconds our clock is ahead of a server's; raises `Finding`."""
+    if skew is None:
+        return "the server does not tell its time"
+    side = "ahead of" if skew > 0 else "behind"
+    off = f"{abs(skew):.0f} s {side} that of {server}"
+    if abs(skew) > MOST_SKEW:
+        mend = "let this machine set its clock by NTP; on a virtual machine or container, the host's"
+        raise Finding("clock-skew", f"this machine's clock is {off}", mend, serious=False)
+    return f"this machine's clock is within {MOST_SKEW:.0f} s of the server's"
+
+
+def judge_certificate(ends: float, now: float, server: str) -> str:
+    """Judge a certificate by when it ends, in seconds since the epoch; raises `Finding`."""
+    date = f"{datetime.fromtimestamp(ends, UTC):%Y-%m-%d}"
+    days = (ends - now) / _DAY
+    if days < SHORTEST_CERTIFICATE:
+        raise Finding(
+            "certificate-expires",
+            f"the certificate of {server} expires on {date}, in {days:.0f} days",
+            f"tell whoever runs {server}: from that day on no request will get through",
+            serious=False,
+        )
+    return f"the certificate fits the name, its chain is trusted, and it is good until {date}"
+
+
+class Reading(NamedTuple):
+    """What a running sidecar's metrics say."""
+
+    rejections: Mapping[tuple[str, str], float]
+    """Good tokens that were answered 401, by account and API."""
+    store_failing: bool
+
+
+def read_metrics(exposition: str) -> Reading:
+    """Read the text of `/metrics`; raises `ValueError` where it is none."""
+    rejections, failing = {}, False
+    for family in text_string_to_metric_families(exposition):
+        for sample in family.samples:
+            if sample.name == f"{PREFIX}token_rejections_total":
+                rejections[sample.labels["account"], sample.labels["api"]] = sample.value
+            elif sample.name == f"{PREFIX}token_store_failing":
+                failing = bool(sample.value)
+    return Reading(rejections, failing)
+
+
+def judge_metrics(reading: Reading) -> None:
+    """Raise the `Finding` that a running sidecar's metrics tell of."""
+    if reading.store_failing:
+        text = "the shared token store does not work for the running sidecar, and it logs in for itself"
+        raise Finding("store-degraded", text, "see the step store; the sidecar's log says since when", serious=False)
+    for (account, api), count in reading.rejections.items():
+        if count >= MOST_REJECTIONS:
+            raise Finding(
+                "tokens-lost",
+                f"upstream rejected {count:.0f} good tokens of {account} for API {api} since the sidecar started:"
+                " either paths are forbidden to this user, or something else logs in as the same user and only the newest"
+                " token counts",
+                "look in the log for paths that are always answered 401, and ask Invoisys to allow them; otherwise let"
+                " all that log in as this user share one tokens.store",
+                serious=False,
+            )
+
+
+def judge_readiness(status: str, reasons: list[str]) -> str:
+    """Judge what a running sidecar says of itself on /readyz; raises `Finding`."""
+    said = "; ".join((status, *reasons))
+    match status:
+        case "ready":
+            return "the sidecar runs and is ready"
+        case "degraded":
+            mend = "mend the login (see the step login) before the token that is still good expires"
+            raise Finding("degraded", f"the sidecar serves, but cannot renew its token: {said}", mend, serious=False)
+        case "draining":
+            mend = "start it again, if it was not you who stopped it"
+            raise Finding("draining", f"the sidecar is about to end: {said}", mend, serious=False)
+        case _:
+            mend = "do what the step login says; if that is well, wait for the sidecar's next login or restart it"
+            raise Finding("not-ready", f"the sidecar runs and has no usable token: {said}", mend)
