@@ -15,7 +15,7 @@ from proxy.config import StoreAddress, load, read_credentials, unknown_variables
 from proxy.doctor.mends import CONFIGURATION, VARIABLES, login_finding
 from proxy.doctor.network import Way
 from proxy.doctor.report import Finding
-from proxy.errors import ConfigError, ProxyError
+from proxy.errors import ConfigError, LoginTimedOut, ProxyError
 from proxy.observe.logs import AccessLog, Lines
 from proxy.tokens import TokenKey
 
@@ -76,6 +76,9 @@ class Given:
         refresher = self._rooms.refreshers[account, api]
         try:
             token = await refresher.token()
+        except LoginTimedOut:  # those who wait and the login itself give up at the same time
+            error = LoginTimedOut(f"the login was not answered within {self.config.timeouts.login:g} s")
+            raise login_finding(error, account=account, api=api) from None
         except ProxyError as error:
             raise login_finding(error, account=account, api=api) from None
         finally:

@@ -60,8 +60,7 @@ class Here:
             reading = read_metrics(answer.body.decode() if answer else "")
         except ValueError:
             raise _taken(bind, "admin.bind") from None
-        judge_metrics(reading)
-        return f"good tokens rejected since the sidecar started: {sum(reading.rejections.values()):.0f}"
+        return judge_metrics(reading)
 
     async def look_at_listener(self, bind: Bind, key: str) -> str:
         """Look who is at a listener's address; raises `Finding`."""

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 _LATER = "wait, and try again later; if it stays so, ask Invoisys's support. The sidecar goes on trying by itself"
 _ANOTHER_AUTHORITY = (
-    "a firewall that reads TLS may have put its own in the place; then get the certificate of its authority from whoever"
-    " runs the network, and name the file in {api}.ca_file. Otherwise do not go on: somebody else may be answering"
+    "a firewall that reads TLS may have put its own in the place; then get the certificate of its authority from"
+    " whoever runs the network, and name the file in {api}.ca_file. Otherwise stop here: somebody else may be answering"
 )
 
 NETWORK: Mapping[str, str] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -17,10 +18,20 @@ MOST_SKEW = 60.0
 """Seconds by which a clock may be off, as for the warning in the log."""
 SHORTEST_CERTIFICATE = 14
 """Days that a certificate should last."""
-MOST_REJECTIONS = 3
-"""Good tokens rejected; so many within an hour are a warning in the log."""
+MANY_REJECTIONS = 2
+"""Good tokens rejected. A single one says nothing: Invoisys may have restarted."""
 
 _DAY = 24 * 3600.0
+_GAVE_A_TOKEN = ("granted", "shared")
+
+_LOST = (
+    "upstream rejected {} of {} good tokens of {} for API {} since the sidecar started: either paths are forbidden to"
+    " this user, or something else logs in as the same user and only the newest token counts"
+)
+_KEEP = (
+    "look in the log for paths that are always answered 401, and ask Invoisys to allow them; if there are none, let all"
+    " that log in as this user share one tokens.store"
+)
 
 
 def judge_clock(skew: float | None, server: str) -> str:
@@ -50,41 +61,44 @@ def judge_certificate(ends: float, now: float, server: str) -> str:
 
 
 class Reading(NamedTuple):
-    """What a running sidecar's metrics say."""
+    """What a running sidecar has counted since its start; by account and API."""
 
-    rejections: Mapping[tuple[str, str], float]
-    """Good tokens that were answered 401, by account and API."""
+    rejections: Mapping[tuple[str, str], int]
+    """Good tokens that upstream answered 401 to."""
+    tokens: Mapping[tuple[str, str], int]
+    """All tokens that it had."""
     store_failing: bool
 
 
 def read_metrics(exposition: str) -> Reading:
     """Read the text of `/metrics`; raises `ValueError` where it is none."""
-    rejections, failing = {}, False
+    rejections: Counter[tuple[str, str]] = Counter()
+    tokens: Counter[tuple[str, str]] = Counter()
+    failing = False
     for family in text_string_to_metric_families(exposition):
-        for sample in family.samples:
-            if sample.name == f"{PREFIX}token_rejections_total":
-                rejections[sample.labels["account"], sample.labels["api"]] = sample.value
-            elif sample.name == f"{PREFIX}token_store_failing":
-                failing = bool(sample.value)
-    return Reading(rejections, failing)
+        for name, labels, value, *_ in family.samples:
+            if name == f"{PREFIX}token_rejections_total":
+                rejections[labels["account"], labels["api"]] += int(value)
+            elif name == f"{PREFIX}logins_total" and labels["result"] in _GAVE_A_TOKEN:
+                tokens[labels["account"], labels["api"]] += int(value)
+            elif name == f"{PREFIX}token_store_failing":
+                failing = bool(value)
+    return Reading(rejections, tokens, failing)
 
 
-def judge_metrics(reading: Reading) -> None:
-    """Raise the `Finding` that a running sidecar's metrics tell of."""
+def judge_metrics(reading: Reading) -> str:
+    """Judge what a running sidecar has counted; raises `Finding`.
+
+    Tokens are lost where most of them were rejected, and not replaced when their time had come.
+    """
     if reading.store_failing:
         text = "the shared token store does not work for the running sidecar, and it logs in for itself"
         raise Finding("store-degraded", text, "see the step store; the sidecar's log says since when", serious=False)
-    for (account, api), count in reading.rejections.items():
-        if count >= MOST_REJECTIONS:
-            raise Finding(
-                "tokens-lost",
-                f"upstream rejected {count:.0f} good tokens of {account} for API {api} since the sidecar started:"
-                " either paths are forbidden to this user, or something else logs in as the same user and only the newest"
-                " token counts",
-                "look in the log for paths that are always answered 401, and ask Invoisys to allow them; otherwise let"
-                " all that log in as this user share one tokens.store",
-                serious=False,
-            )
+    for (account, api), rejected in reading.rejections.items():
+        tokens = reading.tokens[account, api]
+        if rejected >= MANY_REJECTIONS and 2 * rejected > tokens:
+            raise Finding("tokens-lost", _LOST.format(rejected, tokens, account, api), _KEEP, serious=False)
+    return f"good tokens rejected since the sidecar started: {sum(reading.rejections.values())}"
 
 
 def judge_readiness(status: str, reasons: list[str]) -> str:

@@ -81,12 +81,15 @@ class Dialler:
         await self.pass_proxy(connected)
         return await self.secure(connected, make_protocol)
 
-    # --- The steps, in their order; each raises `OSError` or `EgressRefused`, and then closes the socket it was given --
+    # --- The steps, in their order; each raises `OSError` or `EgressRefused`, and then closes the socket that it had --
 
     async def resolve(self) -> Sequence[AddrInfoType]:
         """Return the addresses of the first hop."""
         hop = self.egress or self
-        return await asyncio.get_running_loop().getaddrinfo(hop.host, hop.port, type=socket.SOCK_STREAM)
+        try:
+            return await asyncio.get_running_loop().getaddrinfo(hop.host, hop.port, type=socket.SOCK_STREAM)
+        except UnicodeError:  # a part of more than 63 characters
+            raise socket.gaierror(socket.EAI_NONAME, "it is no host name") from None
 
     async def reach(self, addresses: Sequence[AddrInfoType]) -> socket.socket:
         """Return a socket that is connected to one of the addresses."""

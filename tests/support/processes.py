@@ -191,13 +191,8 @@ def fake_invoisys(*arguments: str) -> Iterator[Fake]:
         process.stop()
 
 
-@contextlib.contextmanager
-def sidecar(upstream: str, *arguments: str, **settings: str) -> Iterator[Sidecar]:
-    """Run the sidecar before `upstream`; `settings` are environment variables, its own without their prefix.
-
-    `FILES` is none of them: it says how many files may be open.
-    """
-    files = settings.pop("FILES", "")
+def environment(upstream: str, **settings: str) -> dict[str, str]:
+    """The environment of a sidecar before `upstream`, and of what is to find the same; an empty setting is left out."""
     env = {
         "USERNAME": USERNAME,
         "PASSWORD": PASSWORD,
@@ -208,8 +203,17 @@ def sidecar(upstream: str, *arguments: str, **settings: str) -> Iterator[Sidecar
         "API_3_0_URL": upstream,
         "API_3_0_TOKEN_URL": f"{upstream}/v1/token",
     } | settings
-    named = {name if name in _OF_OTHERS else f"INVOISYS_{name}": value for name, value in env.items() if value}
-    process = Process("run", *arguments, env=named, files=files)
+    return {name if name in _OF_OTHERS else f"INVOISYS_{name}": value for name, value in env.items() if value}
+
+
+@contextlib.contextmanager
+def sidecar(upstream: str, *arguments: str, **settings: str) -> Iterator[Sidecar]:
+    """Run the sidecar before `upstream`; `settings` are environment variables, its own without their prefix.
+
+    `FILES` is none of them: it says how many files may be open.
+    """
+    files = settings.pop("FILES", "")
+    process = Process("run", *arguments, env=environment(upstream, **settings), files=files)
     try:
         said = process.event("listening")
         yield Sidecar(process, said["listeners"][0], said["admin"], said["listeners"])

@@ -111,6 +111,12 @@ async def test_a_name_that_nobody_knows(monkeypatch: pytest.MonkeyPatch) -> None
         assert error.value.outcome is Outcome.NOT_SENT
 
 
+async def test_a_name_that_is_none() -> None:
+    async with client(443, host=f"{'x' * 64}.test") as pool:
+        with pytest.raises(NameNotResolved, match=r"could not be resolved: it is no host name$"):
+            await pool.begin()
+
+
 @pytest.mark.parametrize(
     ("raised", "said"),
     [
