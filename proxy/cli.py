@@ -11,18 +11,18 @@ import json
 import logging
 import os
 import signal
-import socket
 import sys
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from proxy import __version__
+from proxy.asking import ask
 from proxy.config import json_schema, load, read_caller_tokens, read_credentials, redacted, unknown_variables
 from proxy.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
 
-    from proxy.config import Bind, Config
+    from proxy.config import Config
     from proxy.fake import FakeInvoisys
     from proxy.observe import AccessLog
 
@@ -133,7 +133,8 @@ def _doctor(options: argparse.Namespace) -> int:
 def _health(options: argparse.Namespace) -> int:
     bind = load(options.config, os.environ).admin.bind
     try:
-        status, report = _ask(bind, "/readyz")
+        status, body = ask(bind, "/readyz", timeout=_HEALTH_TIMEOUT)
+        report = json.loads(body)
         said = "; ".join((report["status"], *report["reasons"]))
     except (OSError, ValueError, KeyError, http.client.HTTPException) as error:
         print(f"no sidecar answers at {bind}: {error}", file=sys.stderr)
@@ -141,19 +142,6 @@ def _health(options: argparse.Namespace) -> int:
     ready = status == http.HTTPStatus.OK
     print(said, file=sys.stdout if ready else sys.stderr)
     return OK if ready else FAILED
-
-
-def _ask(bind: Bind, path: str) -> tuple[int, dict[str, Any]]:
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(bind.host, bind.host)  # noqa: S104 - a wildcard is no address to ask
-    connection = http.client.HTTPConnection(host or "localhost", bind.port, timeout=_HEALTH_TIMEOUT)
-    if bind.path:
-        connection.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        connection.sock.settimeout(_HEALTH_TIMEOUT)
-        connection.sock.connect(bind.path)
-    with contextlib.closing(connection):
-        connection.request("GET", path)
-        response = connection.getresponse()
-        return response.status, json.loads(response.read())
 
 
 def _schema(_options: argparse.Namespace) -> int:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
-import http
+import http.client
 import os
 import shlex
 import socket
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-import aiohttp
 import msgspec
 
+from proxy.asking import ask
 from proxy.doctor.report import Finding
 from proxy.doctor.verdicts import judge_metrics, judge_readiness, read_metrics
 
@@ -24,13 +23,19 @@ if TYPE_CHECKING:
 _NO_HOST_OF_OURS = "doctor.invalid"
 """A Host that no listener has: what comes with it is answered 421 by the sidecar itself, and goes no further."""
 _OURS = "urn:invoisys-proxy:"
-_LARGEST_ANSWER = 1024 * 1024
-_EVERY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104 - asked at, not bound to
 
 
-class _Answer(NamedTuple):
-    status: int
-    body: bytes
+class _Readiness(msgspec.Struct):
+    """What /readyz says."""
+
+    status: str
+    reasons: list[str]
+
+
+class _Problem(msgspec.Struct):
+    """What tells whose an answer is (RFC 9457)."""
+
+    type: str
 
 
 class _Foreign(Exception):
@@ -47,18 +52,22 @@ class Here:
 
     async def look_at_admin(self, bind: Bind) -> str:
         """Look who is at the operator's port, and hear what the sidecar says of itself; raises `Finding`."""
-        status, reasons = await self._readiness(bind)
-        if status is None:
+        try:
+            answer = await self._ask(bind, "/readyz")
+            said = None if answer is None else msgspec.json.decode(answer, type=_Readiness)
+        except (_Foreign, ValueError):
+            raise _taken(bind, "admin.bind") from None
+        if said is None:
             return self._free(bind)
         self.runs = True
-        return judge_readiness(status, reasons)
+        return judge_readiness(said.status, said.reasons)
 
     async def look_at_metrics(self, bind: Bind) -> str:
         """Read what the sidecar has counted; raises `Finding`."""
-        answer = await self._ask(bind, "/metrics")
         try:
-            reading = read_metrics(answer.body.decode() if answer else "")
-        except ValueError:
+            answer = await self._ask(bind, "/metrics")
+            reading = read_metrics(answer.decode() if answer else "")
+        except (_Foreign, ValueError):
             raise _taken(bind, "admin.bind") from None
         return judge_metrics(reading)
 
@@ -74,37 +83,27 @@ class Here:
                 mend = "restart the sidecar with this configuration, or try it with the one that it runs with"
                 raise Finding("not-listening", text, mend)
             return self._free(bind)
-        with contextlib.suppress(msgspec.DecodeError, TypeError, AttributeError):
-            if msgspec.json.decode(answer.body)["type"].startswith(_OURS):
-                return "a sidecar listens there"
-        raise _taken(bind, key)
-
-    async def _readiness(self, bind: Bind) -> tuple[str | None, list[str]]:
         try:
-            answer = await self._ask(bind, "/readyz")
-            if answer is None:
-                return None, []
-            said = msgspec.json.decode(answer.body)
-            return str(said["status"]), [str(reason) for reason in said["reasons"]]
-        except (_Foreign, msgspec.DecodeError, TypeError, KeyError):
-            raise _taken(bind, "admin.bind") from None
+            ours = msgspec.json.decode(answer, type=_Problem).type.startswith(_OURS)
+        except ValueError:
+            ours = False
+        if not ours:
+            raise _taken(bind, key)
+        return "a sidecar listens there"
 
-    async def _ask(self, bind: Bind, path: str, headers: dict[str, str] | None = None) -> _Answer | None:
-        """Return the answer to a GET; none where nothing listens. Raises `_Foreign`."""
-        connector = aiohttp.UnixConnector(bind.path) if bind.path else aiohttp.TCPConnector()
-        host = _EVERY_ADDRESS.get(bind.host) or (f"[{bind.host}]" if ":" in bind.host else bind.host)
-        url = f"http://{host or 'localhost'}:{bind.port or http.HTTPStatus.OK}{path}"
+    async def _ask(self, bind: Bind, path: str, headers: dict[str, str] | None = None) -> bytes | None:
+        """Return the body of the answer to a GET; none where nothing listens. Raises `_Foreign` or `Finding`."""
         try:
-            async with (
-                asyncio.timeout(self._limit),
-                aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar()) as session,
-                session.get(url, headers=headers, allow_redirects=False) as response,
-            ):
-                return _Answer(response.status, await response.content.read(_LARGEST_ANSWER))
-        except aiohttp.ClientConnectorError:
+            _, body = await asyncio.to_thread(ask, bind, path, headers, timeout=self._limit)
+        except (ConnectionRefusedError, FileNotFoundError):
             return None
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        except PermissionError as error:
+            text = f"{bind} cannot be reached: {error.strerror}"
+            mend = "run this as the user that the sidecar runs as, or as one of its group"
+            raise Finding("cannot-reach", text, mend) from None
+        except (OSError, http.client.HTTPException) as error:
             raise _Foreign from error
+        return body
 
     def _free(self, bind: Bind) -> str:
         """Say that the sidecar does not run, if it could; raises `Finding`."""

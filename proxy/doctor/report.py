@@ -101,10 +101,10 @@ def _plain(step: Step) -> dict[str, Any]:
 
 def as_text(step: Step) -> str:
     """Return what a person reads of one step."""
-    took = "" if step.verdict is Verdict.NOT_TRIED else f" ({step.seconds * 1000:.0f} ms)"
-    title = f"{step.name} {step.about}".rstrip()
+    took = "" if step.verdict is Verdict.NOT_TRIED else f"({step.seconds * 1000:.0f} ms)"
+    title = " ".join(filter(None, (step.name, step.about, took)))
     first, *more = step.text.splitlines()
-    lines = [f"{step.verdict:<{len(_INDENT)}}{title}: {first}{took if not more else ''}"]
+    lines = [f"{step.verdict:<{len(_INDENT)}}{title}: {first}"]
     lines += [_INDENT + line for line in more]
     if step.mend is not None:
         lines += [f"{_INDENT}to do: {step.mend}"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
@@ -53,7 +54,7 @@ def judge_certificate(ends: float, now: float, server: str) -> str:
     if days < SHORTEST_CERTIFICATE:
         raise Finding(
             "certificate-expires",
-            f"the certificate of {server} expires on {date}, in {days:.0f} days",
+            f"the certificate of {server} expires on {date}, in {math.floor(days)} days",
             f"tell whoever runs {server}: from that day on no request will get through",
             serious=False,
         )

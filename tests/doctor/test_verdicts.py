@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import pytest
+
+from proxy.doctor.report import Finding, Verdict
+from proxy.doctor.verdicts import (
+    MOST_SKEW,
+    judge_certificate,
+    judge_clock,
+    judge_metrics,
+    judge_readiness,
+    read_metrics,
+)
+from proxy.observe import Metrics, StoreReading, TokenReading
+from proxy.tokens import login
+
+DAY = 24 * 3600.0
+
+
+def test_the_clock_is_judged_as_for_the_log() -> None:
+    assert login._MOST_SKEW == MOST_SKEW
+
+
+@pytest.mark.parametrize("skew", [None, 0.0, 60.0, -60.0])
+def test_a_clock_that_is_near_enough(skew: float | None) -> None:
+    assert judge_clock(skew, "invoisys.test:443")
+
+
+@pytest.mark.parametrize(("skew", "side"), [(61.0, "61 s ahead of"), (-7200.0, "7200 s behind")])
+def test_a_clock_that_is_wrong(skew: float, side: str) -> None:
+    with pytest.raises(Finding, match=f"^this machine's clock is {side} that of invoisys.test:443$") as found:
+        judge_clock(skew, "invoisys.test:443")
+    assert found.value.verdict is Verdict.WARNING
+
+
+def test_a_certificate_lasts_for_two_weeks_or_is_warned_of() -> None:
+    now = 1_800_000_000.0
+    assert judge_certificate(now + 14 * DAY, now, "invoisys.test:443").endswith("it is good until 2027-01-29")
+    with pytest.raises(Finding, match=r"expires on 2027-01-29, in 13 days$") as found:
+        judge_certificate(now + 14 * DAY - 3600, now, "invoisys.test:443")
+    assert found.value.verdict is Verdict.WARNING
+    assert found.value.cause == "certificate-expires"
+
+
+def counted(*, rejections: int, logins: dict[tuple[str, str], int], failing: bool = False) -> str:
+    """The metrics of a sidecar with one account and API, as it tells them itself."""
+    metrics = Metrics()
+    meter = metrics.token("matriz", "2.0")
+    for (reason, result), count in logins.items():
+        for _ in range(count):
+            meter.login_ended(reason, result)
+    meter.read_from(lambda: TokenReading(1.0, 1.0, 1, "idle", 0.0, rejections))
+    metrics.store_from(lambda: StoreReading(failing, int(failing)))
+    return metrics.exposition("")[0].decode()
+
+
+@pytest.mark.parametrize(
+    ("rejections", "logins"),
+    [
+        (0, {("first", "granted"): 1}),
+        (1, {("first", "granted"): 1}),  # Invoisys may have restarted
+        (5, {("first", "granted"): 1, ("rejected", "granted"): 5, ("scheduled", "granted"): 14}),
+        (2, {("rejected", "granted"): 2, ("scheduled", "granted"): 2}),
+    ],
+)
+def test_tokens_that_last(rejections: int, logins: dict[tuple[str, str], int]) -> None:
+    said = judge_metrics(read_metrics(counted(rejections=rejections, logins=logins)))
+    assert said == f"good tokens rejected since the sidecar started: {rejections}"
+
+
+@pytest.mark.parametrize(
+    "logins",
+    [
+        {("first", "granted"): 1, ("rejected", "granted"): 2},
+        {("first", "granted"): 1, ("rejected", "granted"): 1, ("rejected", "shared"): 1},
+        {("first", "granted"): 1, ("rejected", "granted"): 2, ("retry", "login-throttled"): 90},
+    ],
+)
+def test_tokens_that_are_lost(logins: dict[tuple[str, str], int]) -> None:
+    with pytest.raises(Finding, match=r"^upstream rejected 2 of 3 good tokens of matriz for API 2\.0 ") as found:
+        judge_metrics(read_metrics(counted(rejections=2, logins=logins)))
+    assert found.value.cause == "tokens-lost"
+    assert "only the newest token counts" in found.value.text
+    assert "share one tokens.store" in found.value.mend
+
+
+def test_a_store_that_fails_the_running_sidecar() -> None:
+    with pytest.raises(Finding, match=r"^the shared token store does not work") as found:
+        judge_metrics(read_metrics(counted(rejections=0, logins={}, failing=True)))
+    assert found.value.cause == "store-degraded"
+
+
+@pytest.mark.parametrize(
+    ("status", "verdict"),
+    [("degraded", Verdict.WARNING), ("draining", Verdict.WARNING), ("not-ready", Verdict.FAILED)],
+)
+def test_a_sidecar_that_says_what_is_wrong(status: str, verdict: Verdict) -> None:
+    with pytest.raises(Finding, match=f"{status}; Invoisys refused the credentials$") as found:
+        judge_readiness(status, ["Invoisys refused the credentials"])
+    assert (found.value.cause, found.value.verdict) == (status, verdict)
+
+
+def test_a_sidecar_that_is_ready() -> None:
+    assert judge_readiness("ready", []) == "the sidecar runs and is ready"
