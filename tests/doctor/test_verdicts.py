@@ -100,5 +100,11 @@ def test_a_sidecar_that_says_what_is_wrong(status: str, verdict: Verdict) -> Non
     assert (found.value.cause, found.value.verdict) == (status, verdict)
 
 
+@pytest.mark.parametrize("exposition", ["<html>", "# TYPE"])
+def test_what_are_no_metrics(exposition: str) -> None:
+    with pytest.raises(ValueError):
+        read_metrics(exposition)
+
+
 def test_a_sidecar_that_is_ready() -> None:
     assert judge_readiness("ready", []) == "the sidecar runs and is ready"
