@@ -363,7 +363,7 @@ def one_request(
         section = {"bind": "127.0.0.1:0"} | listener
         if "caller_token_file" in section:
             file = world.folder / section["caller_token_file"]
-            file.write_text("a-caller-token")
+            file.write_text("a-caller-token-of-some-length")
             section["caller_token_file"] = str(file)
         async with world.sidecar(listeners=[section]) as proxy:
             is_refused(await proxy.ask(method, path, headers=headers), status, name)
