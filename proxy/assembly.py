@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from proxy.config import CallerTokenFile, CredentialSource
 from proxy.errors import ConfigError
-from proxy.forward import Api, Apis, Forward, HeldBytes, Holder, Trail
+from proxy.forward import Api, Apis, Echoes, Forward, HeldBytes, Holder, Trail
 from proxy.guard import Guard
 from proxy.listener import Listener
 from proxy.observe import Metrics, StoreReading
@@ -49,6 +49,7 @@ class Assembly:
         self.metrics = Metrics()
         self.metrics.store_from(lambda: StoreReading(self.store.failing, self.store.failures))
         self.pools: dict[str, Pool] = {}
+        self.echoes: dict[str, Echoes] = {}
         self.refreshers: dict[tuple[str, str], Refresher] = {}
         """By account and API."""
         self.listeners = [self._listener(number, listener) for number, listener in enumerate(config.listeners)]
@@ -83,6 +84,7 @@ class Assembly:
         if name not in self.pools:
             timeouts, limits = self._config.timeouts, self._config.limits
             self.pools[name] = Pool(self.dialler(name, url), timeouts, limits.connections, self._waiting)
+            self.echoes[name] = Echoes(name)
         if (account, name) not in self.refreshers:
             egress = self._egress(api, token_url.origin)
             login = Login(str(token_url), self._tls(name, api.ca_file), self._config.timeouts.login, egress)
@@ -94,6 +96,7 @@ class Assembly:
             origin=str(url).encode(),
             refresher=self.refreshers[account, name],
             pool=self.pools[name],
+            echoes=self.echoes[name],
         )
 
     def dialler(self, name: str, to: Origin) -> Dialler:

@@ -48,6 +48,7 @@ class Sidecar:
     async def start(self) -> list[str]:
         """Open every listener and return the addresses, the operator's port last; raises `StartError`."""
         _require_c_parser()
+        _forbid_core_dump()
         most = self._caller_connections()
         try:
             addresses = [await listener.open(most) for listener in self._rooms.listeners]
@@ -112,6 +113,17 @@ class Sidecar:
         if not all(usable for usable, _ in reports):
             return Condition(Readiness.NOT_READY, reasons)
         return Condition(Readiness.DEGRADED if reasons else Readiness.READY, reasons)
+
+
+def _forbid_core_dump() -> None:
+    """A core dump would hold the token and the password."""
+    try:
+        import resource  # noqa: PLC0415 - not there on Windows
+    except ImportError:
+        return
+    _, hard = resource.getrlimit(resource.RLIMIT_CORE)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_CORE, (0, hard))
 
 
 def _require_c_parser() -> None:

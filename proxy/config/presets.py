@@ -16,6 +16,8 @@ class Preset:
     token_url: str | None = None
 
 
+_DOMAINS = ("invoisys.com.br", "invoisys.io")
+
 _SANDBOX_LOGIN = "https://sandbox-api.invoisys.com.br/api/token"
 
 PRESETS: dict[str, dict[str, Preset]] = {
@@ -48,10 +50,10 @@ def fill(tree: Node) -> None:
 
 
 def environment_of(host: str) -> str | None:
-    """Tell which environment a host belongs to, where it is one of Invoisys."""
-    if host.startswith("sandbox-api."):
-        return "sandbox"
-    return "production" if host.startswith("api.invoisys.") else None
+    """Tell which environment a host belongs to, where it is one of Invoisys; `host` is in lower case."""
+    if any(host == domain or host.endswith(f".{domain}") for domain in _DOMAINS):
+        return "sandbox" if "sandbox" in host else "production"
+    return None
 
 
 def _put_missing(tree: Node, name: str, key: str, text: str | None) -> None:

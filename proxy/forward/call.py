@@ -6,7 +6,16 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self, cast
 
-from proxy.errors import CannotConnect, ConnectionLost, Draining, LoginError, NoSuchApi, Outcome, Overloaded
+from proxy.errors import (
+    CannotConnect,
+    ConnectionLost,
+    Draining,
+    InternalError,
+    LoginError,
+    NoSuchApi,
+    Outcome,
+    Overloaded,
+)
 from proxy.forward.headers import Sent, request_head
 
 if TYPE_CHECKING:
@@ -15,6 +24,7 @@ if TYPE_CHECKING:
     from aiohttp import web
 
     from proxy.forward.body import Body
+    from proxy.forward.echo import Echoes
     from proxy.observe import RequestLine
     from proxy.tokens import Refresher, Token
     from proxy.upstream import Exchange, Pool
@@ -33,6 +43,7 @@ class Api:
     origin: bytes
     refresher: Refresher
     pool: Pool
+    echoes: Echoes
 
 
 class Apis:
@@ -69,6 +80,7 @@ class Call:
         self.body = body
         self.line = line
         self._token: Token | None = None
+        self._sent: tuple[Token, ...] = ()
         self._exchange: Exchange | None = None
 
     def __enter__(self) -> Self:
@@ -108,19 +120,23 @@ class Call:
 
     async def _send(self, *, fresh: bool = False) -> None:
         self.release()
-        exchange, self._token = await self._checkout(fresh=fresh)
-        self._exchange = exchange
+        exchange, token = await self._checkout(fresh=fresh)
+        self._exchange, self._token = exchange, token
+        if token.audience is not exchange.audience:
+            raise InternalError("the token belongs to another server than the connection; nothing was sent")
         # From here to the first byte nothing is awaited: the connection is good, and so is the token.
         request = self.request
         head = request_head(
             request.method.encode(),
             self._target.encode("utf-8", "surrogateescape"),
             request.raw_headers,
-            Sent(self.api.authority, self._token.authorization, self.body.framing, self._trail),
+            Sent(self.api.authority, token.authorization, self.body.framing, self._trail),
         )
+        self._sent = (*self._sent, token)
         started = time.perf_counter()
         self.line.outcome = Outcome.UNKNOWN  # from here on, until there is an answer
         await exchange.send(head, self.body.wire)
+        self.api.echoes.strip(exchange.response, self._sent)
         self.line.outcome = Outcome.ANSWERED
         self.line.upstream_ms = round((time.perf_counter() - started) * 1000, 3)
 

@@ -6,7 +6,14 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import quote
+
+if TYPE_CHECKING:
+    from proxy.config import Origin
+
+_SHORTEST_SEARCHED = 16
+"""Characters of a token below which it is not looked for in answers: it would be found where nobody put it."""
 
 TOKEN68 = re.compile(r"[A-Za-z0-9\-._~+/]+=*")
 """What may stand behind `Bearer` (RFC 9110, section 11.2): nothing in it can split a header."""
@@ -58,9 +65,22 @@ class Token:
     """When the login for it was sent: a lifetime counted from there ends no later than upstream's own count."""
     refresh_at: Moment
     expires_at: Moment
+    audience: Origin | None = None
+    """The one server that it may be sent to."""
     authorization: bytes = field(init=False, repr=False)
     """The field value of `Authorization`."""
+    spellings: tuple[bytes, ...] = field(init=False, repr=False)
+    """The ways in which a header field may quote it: as it is, and as a URL has it where that differs."""
 
     def __post_init__(self) -> None:
         """Make what every request needs once."""
         object.__setattr__(self, "authorization", b"Bearer " + self.value.encode("ascii"))
+        object.__setattr__(self, "spellings", _spellings(self.value))
+
+
+def _spellings(value: str) -> tuple[bytes, ...]:
+    if len(value) < _SHORTEST_SEARCHED:
+        return ()
+    upper = quote(value, safe="")
+    lower = re.sub("%..", lambda escape: escape[0].lower(), upper)
+    return tuple(text.encode("ascii") for text in dict.fromkeys((value, upper, lower)))

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import AsyncIterable, Callable
 
+    from proxy.config import Origin
+
 _ONE_WRITE = 64 * 1024
 """A request up to this many bytes goes to the transport in one piece, with no task to send it."""
 
@@ -96,6 +98,11 @@ class Exchange:
         self._stop_upload()
         self.response.close()
         self._connection.end(self)
+
+    @property
+    def audience(self) -> Origin | None:
+        """The server at the other end, by which it is known whose token may be sent."""
+        return self._connection.audience
 
     @property
     def reusable(self) -> bool:
@@ -190,9 +197,12 @@ def _watch(connected: socket.socket) -> Callable[[], bool]:
 class Connection(asyncio.Protocol):
     """One HTTP/1.1 connection to upstream, with one exchange at a time."""
 
-    def __init__(self, timeouts: Timeouts, on_free: Callable[[Connection], None]) -> None:
+    def __init__(
+        self, timeouts: Timeouts, on_free: Callable[[Connection], None], audience: Origin | None = None
+    ) -> None:
         """`on_free` is called at the end of each exchange, whether the connection is still open or not."""
         self.loop = asyncio.get_running_loop()
+        self.audience = audience
         self.closed = False
         self.exchanges = 0
         """How many have ended."""

@@ -10,6 +10,7 @@ from proxy.errors import CannotConnect, ConnectionLost, Draining
 from proxy.upstream.connection import Connection, Exchange, Timeouts
 
 if TYPE_CHECKING:
+    from proxy.config import Origin
     from proxy.upstream.dial import Dialler
     from proxy.waiting import WaitingRoom
 
@@ -20,8 +21,17 @@ IDLE_LIMIT = 45.0
 class Pool:
     """At most `connections` exchanges at once, over connections that are kept open between them."""
 
-    def __init__(self, dial: Dialler, timeouts: Timeouts, connections: int, waiting: WaitingRoom) -> None:
+    def __init__(
+        self,
+        dial: Dialler,
+        timeouts: Timeouts,
+        connections: int,
+        waiting: WaitingRoom,
+        audience: Origin | None = None,
+    ) -> None:
+        """`audience` is the server that is dialled: the only one whose token may be sent over these connections."""
         self._dial = dial
+        self._audience = audience
         self._timeouts = timeouts
         self._slots = asyncio.Semaphore(connections)
         self._waiting = waiting
@@ -60,7 +70,7 @@ class Pool:
     async def _fresh(self) -> Connection:
         if self._closed:
             raise Draining("the sidecar has stopped", retry_after=1)
-        connection = await self._dial(lambda: Connection(self._timeouts, self._freed))
+        connection = await self._dial(lambda: Connection(self._timeouts, self._freed, self._audience))
         if not connection.is_open():
             raise CannotConnect(f"{self._dial.host}:{self._dial.port} closed the connection at once")
         return connection

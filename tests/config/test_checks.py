@@ -280,6 +280,47 @@ def test_the_known_url_written_out(accept: Load) -> None:
     assert str(apis["2.0"].token_url) == "https://sandbox-api.invoisys.com.br/api/token"
 
 
+@pytest.mark.parametrize("key", ["url", "token_url"])
+@pytest.mark.parametrize(
+    ("environment", "host"),
+    [
+        ("sandbox", "api.invoisys.com.br"),
+        ("sandbox", "API.Invoisys.COM.BR"),
+        ("sandbox", "api.invoisys.io:8443"),
+        ("sandbox", "eu.api.invoisys.com.br"),
+        ("sandbox", "login.invoisys.com.br"),
+        ("sandbox", "invoisys.com.br"),
+        ("production", "sandbox-api.invoisys.com.br"),
+        ("production", "SANDBOX-API.invoisys.io"),
+        ("production", "sandbox-api.invoisys.io:443"),
+        ("production", "eu.sandbox-api.invoisys.com.br"),
+        ("production", "sandbox.invoisys.io"),
+    ],
+)
+def test_environments_do_not_mix(refuse: Refuse, environment: str, host: str, key: str) -> None:
+    urls = {"url": "https://erp.example", "token_url": "https://erp.example/login"}
+    urls[key] = f"https://{host}" + ("/api/token" if key == "token_url" else "")
+    (fault,) = refuse(
+        f"environment: {environment}\napis: {{2.0: {{url: '{urls['url']}', token_url: '{urls['token_url']}'}}}}"
+    )
+    assert f'apis."2.0".{key}: expected a server of the environment {environment}, found ' in fault
+    assert fault.endswith("sandbox and production do not mix")
+
+
+@pytest.mark.parametrize("host", ["api.invoisys.com.br.", "api.invoisys.com.br%2e", "api.invoisys.com.br\u3002"])
+@pytest.mark.parametrize("key", ["url", "token_url"])
+def test_a_host_written_in_another_way_is_none(refuse: Refuse, host: str, key: str) -> None:
+    urls = {"url": "https://erp.example", "token_url": "https://erp.example/login", key: f"https://{host}"}
+    (fault,) = refuse(f"apis: {{2.0: {{url: '{urls['url']}', token_url: '{urls['token_url']}'}}}}")
+    assert f'apis."2.0".{key}: expected ' in fault
+
+
+@pytest.mark.parametrize("host", ["notinvoisys.com.br", "invoisys.com.br.example", "api.invoisys.example"])
+@pytest.mark.parametrize("environment", ["sandbox", "production"])
+def test_a_server_of_others_belongs_to_either_environment(accept: Load, environment: str, host: str) -> None:
+    accept(f"environment: {environment}\napis: {{2.0: {{url: 'https://{host}', token_url: 'https://{host}/x'}}}}")
+
+
 @pytest.mark.parametrize("environment", ["sandbox", "production"])
 def test_loopback_belongs_to_either_environment(accept: Load, environment: str) -> None:
     apis = "apis: {2.0: {url: 'http://127.0.0.1:1', token_url: 'http://[::1]:2/api/token'}}"
