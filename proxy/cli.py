@@ -16,7 +16,16 @@ from typing import TYPE_CHECKING, Literal
 
 from proxy import __version__
 from proxy.asking import ask
-from proxy.config import json_schema, load, read_caller_tokens, read_credentials, redacted, unknown_variables
+from proxy.config import (
+    findings,
+    json_schema,
+    load,
+    look_around,
+    read_caller_tokens,
+    read_credentials,
+    redacted,
+    unknown_variables,
+)
 from proxy.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -79,6 +88,8 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("-c", "--config", metavar="FILE", help="configuration file, in YAML")
         if name == "doctor":
             command.add_argument("--json", action="store_true", help="print JSON (docs/troubleshooting.md)")
+        if name == "check":
+            command.add_argument("--strict", action="store_true", help="take what is unsafe for an error")
         if name == "fake":
             command.add_argument("--listen", metavar="HOST:PORT", default="127.0.0.1:8081")
             command.add_argument("--script", metavar="FILE", help="faults to act out, in YAML (docs/fake.md)")
@@ -90,7 +101,10 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(options: argparse.Namespace) -> int:
     config = _configuration(options)
-    return _within_loop(_serve(config, _set_up_log(config)))
+    access_log = _set_up_log(config)
+    for finding in findings(config, look_around(config, options.config, os.environ)):
+        logging.getLogger("proxy").warning("%s", finding.text, extra={"event": finding.event})
+    return _within_loop(_serve(config, access_log))
 
 
 def _demo(_options: argparse.Namespace) -> int:
@@ -111,8 +125,12 @@ def _fake(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
-    print(redacted(_configuration(options)), end="")
-    return OK
+    config = _configuration(options)
+    unsafe = findings(config, look_around(config, options.config, os.environ))
+    for finding in unsafe:
+        print(f"{'error' if options.strict else 'warning'}: {finding.text}", file=sys.stderr)
+    print(redacted(config), end="")
+    return WRONG if unsafe and options.strict else OK
 
 
 def _configuration(options: argparse.Namespace) -> Config:

@@ -7,9 +7,11 @@ from proxy.config.credentials import Credentials, CredentialSource, read_credent
 from proxy.config.environment import unknown_variables
 from proxy.config.load import load
 from proxy.config.model import Account, Admin, Api, Config, Drain, Limits, Listener, Log, Socket, Timeouts, Tokens
+from proxy.config.safety import Finding, findings
 from proxy.config.schema import json_schema
 from proxy.config.secret import Secret
 from proxy.config.show import redacted
+from proxy.config.surroundings import look_around
 from proxy.config.values import Bind, Duration, EgressProxy, FileMode, HttpUrl, Identity, Origin, Size, StoreAddress
 
 __all__ = [
@@ -27,6 +29,7 @@ __all__ = [
     "Duration",
     "EgressProxy",
     "FileMode",
+    "Finding",
     "HostName",
     "HttpUrl",
     "Identity",
@@ -42,8 +45,10 @@ __all__ = [
     "Timeouts",
     "Tokens",
     "changes",
+    "findings",
     "json_schema",
     "load",
+    "look_around",
     "read_caller_tokens",
     "read_credentials",
     "read_secret",

@@ -251,6 +251,12 @@ class StoreAddress:
         """Whether tokens leave this machine."""
         return self.kind in {"redis", "rediss"}
 
+    @property
+    def crosses_a_network_in_clear(self) -> bool:
+        """Whether tokens leave this machine without TLS."""
+        found = re.fullmatch(self.pattern, self.where.reveal())
+        return self.kind == "redis" and found is not None and not _is_loopback(found[2].strip("[]"))
+
     def __str__(self) -> str:
         text = self.where.reveal()
         return re.sub(r"//.*@", "//***@", text) if self.shared_over_a_network else text

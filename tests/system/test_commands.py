@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 import signal
 import socket
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from proxy.fake import PASSWORD, USERNAME
 from tests.support.config import written
 from tests.support.processes import Fake, Process, Sidecar, sidecar
 from tests.support.wire import ask, connect, read_reply, send
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
 
 CREDENTIALS = {"INVOISYS_USERNAME": "someone", "INVOISYS_PASSWORD": "a-secret"}
 
@@ -116,6 +119,51 @@ def test_check_prints_the_effective_configuration_without_secrets() -> None:
     assert "someone" in output
     assert "a-secret" not in output
     assert "https://sandbox-api.invoisys.com.br" in output
+
+
+@pytest.fixture
+def unsafe() -> Iterator[str]:
+    """A configuration that all can read, with a password in it; pytest's own folders keep others out."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        file = written(folder, accounts={"a": {"username": USERNAME, "password": PASSWORD}})
+        Path(file).chmod(0o644)
+        yield file
+
+
+def test_check_warns_of_what_is_unsafe(unsafe: str) -> None:
+    code, output, errors = ended("check", "-c", unsafe)
+    assert code == 0
+    assert f"warning: {unsafe}: holds a secret (accounts.a.password) and can be read by every user; " in errors
+    assert f"chmod 600 {unsafe}, or name a file that holds it\n" in errors
+    assert PASSWORD not in output + errors
+
+
+def test_check_strict_takes_it_for_an_error(unsafe: str) -> None:
+    code, output, errors = ended("check", "--strict", "-c", unsafe)
+    assert code == 2
+    assert f"error: {unsafe}: holds a secret" in errors
+    assert f"username: {USERNAME}" in output
+    Path(unsafe).write_text("listeners: [{bind: 'unix:/tmp/x'}]\nadmin: {bind: 'unix:/tmp/y'}")
+    Path(unsafe).chmod(0o600)
+    code, _, errors = ended("check", "--strict", "-c", unsafe, **CREDENTIALS)
+    assert (code, errors) == (0, "")
+
+
+async def test_run_warns_of_what_is_unsafe_and_serves(fake: Fake, unsafe: str) -> None:
+    with sidecar(fake.url, "-c", unsafe, USERNAME="", PASSWORD="") as proxy:
+        assert (await proxy.issue(1)).status == 200
+        proxy.process.stop()
+    (line,) = (event for event in proxy.process.events if event["event"] == "unsafe-config")
+    assert line["level"] == "warning"
+    assert line["message"].startswith(f"{unsafe}: holds a secret (accounts.a.password)")
+
+
+def test_a_sidecar_leaves_no_core_dump(proxy: Sidecar) -> None:
+    limits = Path(f"/proc/{proxy.process.child.pid}/limits").read_text().splitlines()
+    (core,) = (line.split() for line in limits if line.startswith("Max core file size"))
+    assert core[4] == "0"
 
 
 def test_schema_is_json() -> None:
