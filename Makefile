@@ -34,6 +34,17 @@ fuzz: $(VENV)/fuzz ## Try answers of upstream for a minute, guided by coverage.
 		-artifact_prefix=$(FUZZ_FOUND)/ $(FUZZ_FOUND)/corpus tests/fuzz/corpus $(ARGS) \
 		|| { echo "A case that fails is in $(FUZZ_FOUND); keep it: move it to tests/fuzz/corpus." >&2; exit 1; }
 
+.PHONY: audit
+audit: $(VENV)/audit ## Look for known vulnerabilities of what is locked.
+	$(BIN)/python -m tools.audit requirements.lock
+
+.PHONY: sbom
+sbom: $(VENV)/audit ## Write dist/sbom.cdx.json, the list of what the sidecar is made of (CycloneDX).
+	@mkdir -p dist
+	$(BIN)/python -W ignore::UserWarning -m cyclonedx_py requirements requirements.lock --pyproject pyproject.toml \
+		--output-reproducible --output-format JSON --output-file dist/sbom.cdx.json
+	$(BIN)/python -m tools.sbom dist/sbom.cdx.json requirements.lock
+
 .PHONY: format
 format: $(VENV)/dev ## Put the code into the one form.
 	$(BIN)/ruff format .
@@ -52,6 +63,8 @@ lock: $(VENV)/dev ## Lock the newest versions that fit, with their hashes.
 		--custom-compile-command "make lock" --group dev -c requirements.lock -o requirements-dev.lock pyproject.toml
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate \
 		--custom-compile-command "make lock" -o requirements-fuzz.lock --group fuzz
+	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate \
+		--custom-compile-command "make lock" -c requirements-dev.lock -o requirements-audit.lock --group audit
 
 .PHONY: clean
 clean: ## Remove what the commands made.
@@ -71,6 +84,10 @@ $(VENV)/run: requirements.lock | $(VENV)/made
 
 $(VENV)/dev: requirements-dev.lock $(VENV)/run
 	@$(PIP) install --require-hashes -r requirements-dev.lock
+	@touch $@
+
+$(VENV)/audit: requirements-audit.lock $(VENV)/dev
+	@$(PIP) install --require-hashes -r requirements-audit.lock
 	@touch $@
 
 # The fuzzer is a compiled program, built for some versions of Python and kinds of machine only.

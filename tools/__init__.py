@@ -1,0 +1,1 @@
+"""What the build asks of the dependencies; no part of the program."""
