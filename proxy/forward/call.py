@@ -80,7 +80,6 @@ class Call:
         self.body = body
         self.line = line
         self._token: Token | None = None
-        self._sent: tuple[Token, ...] = ()
         self._exchange: Exchange | None = None
 
     def __enter__(self) -> Self:
@@ -132,11 +131,10 @@ class Call:
             request.raw_headers,
             Sent(self.api.authority, token.authorization, self.body.framing, self._trail),
         )
-        self._sent = (*self._sent, token)
         started = time.perf_counter()
         self.line.outcome = Outcome.UNKNOWN  # from here on, until there is an answer
         await exchange.send(head, self.body.wire)
-        self.api.echoes.strip(exchange.response, self._sent)
+        self.api.echoes.strip(exchange.response, token)
         self.line.outcome = Outcome.ANSWERED
         self.line.upstream_ms = round((time.perf_counter() - started) * 1000, 3)
 

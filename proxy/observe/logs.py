@@ -13,9 +13,13 @@ import time
 from typing import TYPE_CHECKING, BinaryIO, Literal
 
 import msgspec
+from aiohttp.http_exceptions import HttpProcessingError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import TracebackType
+
+    _ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
 
 _BATCH_EVERY = 0.02
 """Seconds that a request's line may wait for others."""
@@ -139,7 +143,7 @@ def _event_as_json(record: logging.LogRecord) -> bytes:
     }
     fields |= {name: value for name, value in record.__dict__.items() if name not in _OWN_FIELDS and name != "event"}
     if record.exc_info is not None:
-        fields["exception"] = logging.Formatter().formatException(record.exc_info)
+        fields["exception"] = _traceback(record.exc_info)
     try:
         return _json.encode(fields) + b"\n"
     except UnicodeEncodeError:  # bytes that are not UTF-8, in the path of a file, stand in texts as lone surrogates
@@ -149,8 +153,18 @@ def _event_as_json(record: logging.LogRecord) -> bytes:
 def _event_as_text(record: logging.LogRecord) -> bytes:
     text = f"{_clock(record.created)} {record.levelname.lower():7} {record.getMessage()}"
     if record.exc_info is not None:
-        text += "\n" + logging.Formatter().formatException(record.exc_info)
+        text += "\n" + _traceback(record.exc_info)
     return text.encode("utf-8", "backslashreplace") + b"\n"
+
+
+def _traceback(exc_info: _ExcInfo) -> str:
+    """Write a traceback, but of an error of aiohttp's parser only its name: its text quotes what could not be read."""
+    error = exc_info[1]
+    while error is not None:
+        if isinstance(error, HttpProcessingError):
+            return type(error).__name__
+        error = error.__cause__ or error.__context__
+    return logging.Formatter().formatException(exc_info)
 
 
 def _request_as_json(line: RequestLine) -> bytes:

@@ -6,9 +6,10 @@ import json
 import logging
 import re
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
+from aiohttp.http_exceptions import BadHttpMessage
 
 from proxy.observe import RequestLine, set_up
 from proxy.observe.logs import Lines
@@ -318,3 +319,22 @@ def test_the_time_is_in_utc_and_can_be_sorted() -> None:
     times = [event["time"] for event in said(stream)]
     assert times == sorted(times)
     assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", at) for at in times)
+
+
+def fail_to_parse() -> None:
+    try:
+        raise BadHttpMessage("Bearer a-caller-token")  # noqa: TRY301 - what is raised is the point
+    except BadHttpMessage as error:
+        raise RuntimeError("beside it") from error
+
+
+@pytest.mark.parametrize("form", ["json", "text"])
+def test_an_error_of_the_parser_is_only_named_since_it_quotes_the_request(form: Literal["json", "text"]) -> None:
+    stream = io.BytesIO()
+    set_up("debug", form, stream)
+    try:
+        fail_to_parse()
+    except RuntimeError:
+        logging.getLogger("aiohttp.server").exception("a request")
+    assert b"BadHttpMessage" in stream.getvalue()
+    assert b"a-caller-token" not in stream.getvalue()

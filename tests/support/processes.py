@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import queue
+import re
 import resource
 import signal
 import subprocess
@@ -16,13 +17,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from proxy.fake import PASSWORD, USERNAME
+from tests.support.canary import assert_discreet
 from tests.support.wire import PATIENCE, Reply, ask
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROOT = Path(__file__).parents[2]
-_OF_OTHERS = {"HTTPS_PROXY", "NO_PROXY"}
+_OF_OTHERS = {"HTTPS_PROXY", "NO_PROXY", "PYTHONASYNCIODEBUG", "PYTHONFAULTHANDLER", "PYTHONPATH"}
+_LISTENING = re.compile(r'listening at (.*), for probes at ([^"\s]*)')
+"""In JSON and in text."""
 
 # A thousand callers at once are a thousand open files, here and in every child.
 resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
@@ -85,6 +89,13 @@ class Process:
             line = self.next_line()
             if line.startswith("{") and (said := json.loads(line))["event"] == name:
                 return dict(said)
+
+    def listening(self) -> tuple[list[str], str]:
+        """Wait until a sidecar listens: the addresses of its listeners, and that for probes."""
+        while True:
+            line = self.next_line()
+            if found := _LISTENING.search(line):
+                return found[1].split(", "), found[2]
 
     @property
     def events(self) -> list[dict[str, Any]]:
@@ -210,12 +221,14 @@ def environment(upstream: str, **settings: str) -> dict[str, str]:
 def sidecar(upstream: str, *arguments: str, **settings: str) -> Iterator[Sidecar]:
     """Run the sidecar before `upstream`; `settings` are environment variables, its own without their prefix.
 
-    `FILES` is none of them: it says how many files may be open.
+    `FILES` is none of them: it says how many files may be open. Whatever a test is about, at its end the sidecar must
+    have said nothing of its password or of a token.
     """
     files = settings.pop("FILES", "")
     process = Process("run", *arguments, env=environment(upstream, **settings), files=files)
     try:
-        said = process.event("listening")
-        yield Sidecar(process, said["listeners"][0], said["admin"], said["listeners"])
+        urls, admin = process.listening()
+        yield Sidecar(process, urls[0], admin, urls)
     finally:
         process.stop()
+    assert_discreet("".join(process.lines) + process.errors, settings.get("PASSWORD") or PASSWORD)
