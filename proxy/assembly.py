@@ -83,12 +83,12 @@ class Assembly:
     def _api(self, account: str, name: str, api: ApiConfig, url: Origin, token_url: HttpUrl) -> Api:
         if name not in self.pools:
             timeouts, limits = self._config.timeouts, self._config.limits
-            self.pools[name] = Pool(self.dialler(name, url), timeouts, limits.connections, self._waiting)
+            self.pools[name] = Pool(self.dialler(name, url), timeouts, limits.connections, self._waiting, url)
             self.echoes[name] = Echoes(name)
         if (account, name) not in self.refreshers:
             egress = self._egress(api, token_url.origin)
             login = Login(str(token_url), self._tls(name, api.ca_file), self._config.timeouts.login, egress)
-            self.refreshers[account, name] = self._refresher(account, name, token_url, login)
+            self.refreshers[account, name] = self._refresher(account, name, url, token_url, login)
         return Api(
             name=name,
             prefix=api.prefix,
@@ -111,12 +111,12 @@ class Assembly:
             return api.proxy if to.ssl else None
         return egress_from(self._env, to.host)
 
-    def _refresher(self, account: str, name: str, token_url: HttpUrl, login: Login) -> Refresher:
+    def _refresher(self, account: str, name: str, url: Origin, token_url: HttpUrl, login: Login) -> Refresher:
         config = self._config
         meter = self.metrics.token(account, name)
         meter.skew_from(lambda: login.skew)
         return Refresher(
-            TokenKey(config.environment, account, name, str(token_url)),
+            TokenKey(config.environment, account, name, str(token_url), audience=url),
             self._credentials[account],
             login,
             self.store,

@@ -121,7 +121,7 @@ class Call:
         self.release()
         exchange, token = await self._checkout(fresh=fresh)
         self._exchange, self._token = exchange, token
-        if token.audience is not exchange.audience:
+        if token.audience is not exchange.audience and token.audience != exchange.audience:
             raise InternalError("the token belongs to another server than the connection; nothing was sent")
         # From here to the first byte nothing is awaited: the connection is good, and so is the token.
         request = self.request

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import html
 import logging
 from dataclasses import dataclass, field
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, quote_plus
 
 import aiohttp
 import msgspec
@@ -26,7 +28,7 @@ from proxy.tokens.token import TOKEN68, system_clock
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from proxy.config import Credentials, EgressProxy
     from proxy.tokens.token import Clock
@@ -69,14 +71,15 @@ class Answer:
     body: bytes
 
 
-def read_grant(answer: Answer) -> Grant:
+def read_grant(answer: Answer, secrets: Sequence[str] = ()) -> Grant:
     """Read a token response (RFC 6749, section 5.1; the API page «Token de Acesso»).
 
-    Raises the `LoginError` that fits what came instead. The token must be token68 (RFC 9110, section 11.2): nothing
+    Raises the `LoginError` that fits what came instead; upstream's own words in it may quote what was sent to it, so
+    `secrets` are masked there. The token must be token68 (RFC 9110, section 11.2): nothing
     else can be put into a header without a chance of splitting it.
     """
     if answer.status != _OK:
-        raise _refusal(answer)
+        raise _refusal(answer, secrets)
     fields = _json_object(answer.body)
     token = fields.get("access_token")
     if not isinstance(token, str) or not TOKEN68.fullmatch(token):
@@ -111,7 +114,7 @@ def clock_skew(date: str | None, asked: float, answered: float) -> float | None:
     return (asked + answered) / 2 - (theirs.timestamp() + 0.5)
 
 
-def _refusal(answer: Answer) -> LoginError:
+def _refusal(answer: Answer, secrets: Sequence[str]) -> LoginError:
     if answer.status == _TOO_MANY_REQUESTS:
         return LoginThrottled("the login server asks for fewer logins", retry_after=_retry_after(answer.headers))
     if answer.status >= _FIRST_SERVER_ERROR:
@@ -120,7 +123,9 @@ def _refusal(answer: Answer) -> LoginError:
         fields = _json_object(answer.body)
     except LoginNonsense:
         fields = {}
-    reason = next((text for key in ("error_description", "mensagem", "error") if (text := _text(fields, key))), "")
+    reason = next(
+        (text for key in ("error_description", "mensagem", "error") if (text := _text(fields, key, secrets))), ""
+    )
     said = f"{answer.status}: {reason}" if reason else f"{answer.status}"
     match answer.status, fields.get("error"):
         case _, "unsupported_grant_type":
@@ -140,16 +145,26 @@ def _json_object(body: bytes) -> dict[str, Any]:
         raise LoginNonsense(f"the login answered with {what}") from None
 
 
-def _text(fields: Mapping[str, object], key: str) -> str:
+def _text(fields: Mapping[str, object], key: str, secrets: Sequence[str]) -> str:
     value = fields.get(key)
     if not isinstance(value, str):
         return ""
+    for secret in secrets:  # before anything is cut, for a half is not found any more
+        value = value.replace(secret, "***")
     return "".join(char for char in value if char.isprintable())[:_LONGEST_REASON]
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
     value = headers.get("Retry-After", "")
     return float(value) if value.isascii() and value.isdigit() else None
+
+
+def _spellings(credentials: Credentials) -> Iterator[str]:
+    """Give the ways in which an answer may quote credentials, longer ones first: they may hold shorter ones."""
+    for secret in (credentials.password.reveal(), credentials.username):
+        written = secret.encode("utf-8", "surrogateescape")
+        ways = {secret, html.escape(secret), quote(written), quote(written, safe=""), quote_plus(written)}
+        yield from sorted(ways | {way.replace("%40", "@") for way in ways}, key=len, reverse=True)
 
 
 class Login:
@@ -186,13 +201,7 @@ class Login:
             raise LoginUnreachable(f"the login server could not be reached: {_cause(error)}") from None
         self.skew = clock_skew(answer.headers.get("Date"), asked, self._clock().wall)
         self._warn_of_skew()
-        try:
-            grant = read_grant(answer)
-        except LoginError as error:
-            # Upstream's own words may quote what was sent to it.
-            for secret in (credentials.password.reveal(), credentials.username):
-                error.detail = error.detail.replace(secret, "***")
-            raise
+        grant = read_grant(answer, tuple(_spellings(credentials)))
         self._warn(
             "expires-in-unusable",
             f"the login gave no usable expires_in; the token is taken to live {DEFAULT_LIFETIME:g} s",

@@ -100,4 +100,5 @@ class TokenSource:
 
     def _token(self, value: str, generation: int, obtained_at: Moment, lifetime: float) -> Token:
         refresh_at = obtained_at.plus(self._schedule.refresh_after(lifetime))
-        return Token(value, generation, obtained_at, refresh_at, obtained_at.plus(lifetime))
+        expires_at = obtained_at.plus(lifetime)
+        return Token(value, generation, obtained_at, refresh_at, expires_at, self._key.audience)

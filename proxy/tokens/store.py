@@ -12,7 +12,7 @@ from proxy.tokens.token import TOKEN68
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
-    from proxy.config import Credentials
+    from proxy.config import Credentials, Origin
 
 _MOST_AHEAD = 300.0
 """Seconds by which another replica's clock may be ahead of ours."""
@@ -30,6 +30,8 @@ class TokenKey(NamedTuple):
     token_url: str
     credentials: str = ""
     """A digest, not the credentials themselves."""
+    audience: Origin | None = None
+    """The one server that the token may be sent to."""
 
     def of(self, credentials: Credentials) -> TokenKey:
         """Return the key of a token that these credentials got."""
@@ -39,7 +41,7 @@ class TokenKey(NamedTuple):
     @property
     def digest(self) -> str:
         """One short name for all of it."""
-        return hashlib.sha256("\0".join(self).encode("utf-8", "surrogateescape")).hexdigest()[:32]
+        return hashlib.sha256("\0".join(map(str, self)).encode("utf-8", "surrogateescape")).hexdigest()[:32]
 
 
 class Kept(msgspec.Struct, frozen=True):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import html
 import json
 import re
 import signal
@@ -225,7 +226,8 @@ def quoting(form: str) -> Callable[[str, bytes, bytes], bytes]:
         in_json: dict[str, dict[str, object]] = {
             "json": refused,
             "json, encoded": refused | {"error_description": body.decode()},
-            "json, cut": refused | {"error_description": "x" * (200 - len(words) + 4) + words},
+            "json, escaped": refused | {"error_description": html.escape(words)},
+            "json, cut": refused | {"error_description": "x " * ((204 - len(words)) // 2) + words},
             "message": {"mensagem": words, "token": None},
             "code": {"error": words},
             "token": {"access_token": words, "token_type": words},
@@ -245,7 +247,22 @@ def quoting(form: str) -> Callable[[str, bytes, bytes], bytes]:
     return answer
 
 
-FORMS = ["json", "message", "code", "html", "error", "throttle", "redirect", "token", "type", "lifetime", "malformed"]
+FORMS = [
+    "json",
+    "json, encoded",
+    "json, escaped",
+    "json, cut",
+    "message",
+    "code",
+    "html",
+    "error",
+    "throttle",
+    "redirect",
+    "token",
+    "type",
+    "lifetime",
+    "malformed",
+]
 
 
 @pytest.mark.parametrize("form", FORMS)

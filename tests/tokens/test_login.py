@@ -164,6 +164,22 @@ async def test_secrets_that_the_answer_repeats_are_masked() -> None:
 
 
 @pytest.mark.parametrize(
+    "words",
+    [
+        "username=integracao%40empresa.com.br&password=segredo",
+        "x " * 90 + "integracao@empresa.com.br/segredo",
+        "INTEGRACAO of integracao@empresa.com.br&#x2F;segredo",
+    ],
+)
+async def test_secrets_are_masked_in_other_spellings_and_before_a_long_text_is_cut(words: str) -> None:
+    body = json.dumps({"error": "invalid_grant", "error_description": words}).encode()
+    error = await serve(b"HTTP/1.1 400 Bad Request\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body), failing)
+    assert "***" in error.detail
+    assert "integr" not in error.detail
+    assert "segr" not in error.detail
+
+
+@pytest.mark.parametrize(
     ("date", "skew"),
     [
         ("Sun, 06 Nov 1994 08:49:37 GMT", 0.0),
