@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import os
 from datetime import UTC, datetime
@@ -11,8 +12,8 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from proxy.assembly import Assembly, why_absent
-from proxy.config import StoreAddress, load, read_credentials, unknown_variables
-from proxy.doctor.mends import CONFIGURATION, VARIABLES, login_finding
+from proxy.config import StoreAddress, findings, load, look_around, read_credentials, unknown_variables
+from proxy.doctor.mends import CONFIGURATION, PERMISSIONS, VARIABLES, login_finding
 from proxy.doctor.network import Way
 from proxy.doctor.report import Finding
 from proxy.errors import ConfigError, LoginTimedOut, ProxyError
@@ -61,6 +62,14 @@ class Given:
         if unknown := unknown_variables(self._env):
             raise Finding("unknown-variable", "\n".join(unknown), VARIABLES, serious=False)
         return "no unknown variable begins with INVOISYS_"
+
+    async def look_at_files(self) -> str:
+        """Look for what is allowed but unsafe. Who tries is not always who runs, so the user is not judged."""
+        around = dataclasses.replace(look_around(self.config, self._path, self._env), root=False)
+        if unsafe := findings(self.config, around):
+            text = "\n".join(each.text for each in unsafe)
+            raise Finding(unsafe[0].event, text, PERMISSIONS, serious=False)
+        return "no secret is open to others"
 
     async def try_store(self) -> str:
         """Take a lock in the token store and look into it, for a token that is never there."""

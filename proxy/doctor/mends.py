@@ -75,6 +75,7 @@ WARNINGS: Mapping[str, str] = {
 CONFIGURATION = (
     "correct what is named (docs/configuration.md has every key), and run this as the user that the sidecar runs as"
 )
+PERMISSIONS = "do what each line says; `check --strict` says the same"
 VARIABLES = "correct its name, or remove it: it has no effect"
 
 EXCHANGE = "what answers at {server} is not Invoisys's server: check {api}.url and .token_url, and any proxy in between"

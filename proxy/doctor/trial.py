@@ -37,6 +37,7 @@ async def _take_all(trial: _Trial, given: Given) -> None:
     config = given.config
     try:
         await trial.take("variables", "", given.look_at_variables)
+        await trial.take("permissions", "", given.look_at_files)
         await trial.take("store", str(config.tokens.store), given.try_store)
         ends = {dial: await _take_way(trial, given.way(api, dial)) for dial, api in given.servers.items()}
         for account, api, dial in given.logins:

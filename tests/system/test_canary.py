@@ -288,7 +288,7 @@ async def test_an_upstream_that_is_not_there(tmp_path: Path) -> None:
 
 SABOTAGE = """
 import proxy.forward.answer
-import proxy.tokens.refresher
+import proxy.tokens.source
 
 def broken(*arguments, **options):
     raise RuntimeError("sabotage")
@@ -296,7 +296,7 @@ def broken(*arguments, **options):
 if {what!r} == "answer":
     proxy.forward.answer.answer_head = broken
 else:
-    proxy.tokens.refresher.Token = broken
+    proxy.tokens.source.Token = broken
 """
 
 

@@ -7,19 +7,20 @@ import json
 import re
 import socket
 import ssl
+import tempfile
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 import trustme
 
+from proxy.fake import PASSWORD
 from tests.support.config import written
 from tests.support.origin import upstream
 from tests.support.processes import ROOT, Fake, Process, Sidecar, environment, sidecar
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tests.support.origin import Visit
 
 PAGE = (ROOT / "docs" / "troubleshooting.md").read_text()
@@ -67,12 +68,29 @@ async def test_all_is_well(fake: Fake, proxy: Sidecar) -> None:
     assert said.report["verdict"] == "ok"
     steps = [step["step"] for step in said.report["steps"]]
     assert steps == [
-        *("configuration", "variables", "store", "dns", "tcp", "clock", "login", "login"),
+        *("configuration", "variables", "permissions", "store", "dns", "tcp", "clock", "login", "login"),
         *("sidecar", "metrics", "listener"),
     ]
     assert {step["verdict"] for step in said.report["steps"]} == {"ok"}
     assert all(step["duration_ms"] >= 0 for step in said.report["steps"])
     assert (await fake.state())["documents"] == 0
+
+
+def open_to_all(folder: Path) -> Path:
+    folder.chmod(0o755)
+    password = folder / "password"
+    password.write_text(PASSWORD)
+    password.chmod(0o644)
+    return password
+
+
+async def test_a_secret_that_others_can_read(fake: Fake) -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as name:  # pytest's own folders keep others out
+        password = open_to_all(Path(name))
+        said = await doctor(fake.url, PASSWORD="", PASSWORD_FILE=str(password))
+    assert said.code == 1
+    assert said.findings == [("permissions", "unsafe-file")]
+    assert f"chmod 600 {password}" in said.of("permissions")[0]["text"]
 
 
 async def test_the_form_is_the_one_that_is_documented(fake: Fake) -> None:
