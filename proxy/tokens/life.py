@@ -161,7 +161,10 @@ class Life:
         It may not be while logins fail anyway, nor when 401s have caused too many of them: then the 401 is about
         permission, as far as can be told, and the token stays in service.
         """
-        if self.token is None or self.token.value != token.value or token.value in self._rejected:
+        if token.value in self._rejected:
+            return True
+        if self.token is None or self.token.value != token.value:
+            self._rejected.append(token.value)  # it may still stand in the store
             return True
         state = self.login_state(now)
         if state is LoginState.IN_FLIGHT or (state is LoginState.IDLE and self._floor.allows(now)):

@@ -176,12 +176,13 @@ class Refresher:
     def _start_login(self) -> asyncio.Task[LoginError | None] | None:
         if self._stopped:
             return None
-        self._life.began(self._clock())
-        self._login = asyncio.get_running_loop().create_task(self._replace(), name=self._name)
+        now = self._clock()
+        work = self._replace(self._life.reason(now))
+        self._life.began(now)
+        self._login = asyncio.get_running_loop().create_task(work, name=self._name)
         return self._login
 
-    async def _replace(self) -> LoginError | None:
-        reason = self._life.reason(self._clock())
+    async def _replace(self, reason: str) -> LoginError | None:
         try:
             token, result = await self._source.obtain()
         except LoginError as error:

@@ -510,6 +510,34 @@ test_an_older_or_rejected_token_in_the_store_is_not_taken = in_virtual_time(
 )
 
 
+async def _a_late_401_is_remembered_though_another_token_is_held(bench: Bench) -> None:
+    first = await bench.refresher.token()
+    key, now = KEY.of(bench.credentials), bench.clock().wall
+    await bench.passes(12 * HOUR)
+    assert await bench.refresher.renew(first)
+    second = await bench.refresher.token()
+    await bench.store.save(key, Kept(first.value, 9, now, now + 24 * HOUR))  # by one that has not heard of it
+    assert await bench.refresher.renew(second)
+    assert await bench.value() == "token-3"
+
+
+test_a_late_401_is_remembered = in_virtual_time(_a_late_401_is_remembered_though_another_token_is_held)
+
+
+async def _a_clock_that_is_set_back_as_a_login_begins_harms_nothing(bench: Bench) -> None:
+    await bench.value()
+    bench.clock.wall += 13 * HOUR
+    assert await bench.value() == "token-1"  # and the login for the next one begins
+    bench.clock.wall -= 13 * HOUR
+    await bench.passes(1)
+    assert await bench.value() == "token-2"
+
+
+test_a_clock_that_is_set_back_as_a_login_begins = in_virtual_time(
+    _a_clock_that_is_set_back_as_a_login_begins_harms_nothing
+)
+
+
 async def _a_token_from_the_future_is_as_good_as_none(bench: Bench) -> None:
     now = bench.clock().wall
     await bench.store.save(KEY.of(bench.credentials), Kept("of-an-unknown-age", 1, now + 301, now + 24 * HOUR))
