@@ -23,8 +23,7 @@ class _JumpingSelector(selectors.SelectSelector):
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         if timeout is None:
             raise RuntimeError("everything waits, and no timer will ever end it")
-        self._clock.monotonic += timeout
-        self._clock.wall += timeout
+        self._clock.advance(timeout)
         return super().select(0)
 
 
@@ -37,6 +36,15 @@ class VirtualClock:
 
     def __call__(self) -> Moment:
         return Moment(self.wall, self.monotonic)
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass. Who does so beside the loop sees to it that no timer is passed over."""
+        self.monotonic += seconds
+        self.wall += seconds
+
+    def set_wall(self, seconds: float) -> None:
+        """Set the wall clock forward by so many seconds, or back."""
+        self.wall += seconds
 
     def sleep_through(self, seconds: float) -> None:
         """Let the machine be suspended: Linux's monotonic clock stops, the wall clock goes on."""
@@ -60,9 +68,19 @@ def run(work: Coroutine[Any, Any, None], clock: VirtualClock) -> None:
 
 async def settle() -> None:
     """Let everything run that can run now, without time passing."""
-    loop = asyncio.get_running_loop()
-    while loop._ready:  # type: ignore[attr-defined]  # noqa: ASYNC110 - no event tells that nothing is left to run
+    while not is_idle():  # noqa: ASYNC110 - no event tells that nothing is left to run
         await asyncio.sleep(0)
+
+
+def is_idle() -> bool:
+    """Tell whether nothing can run before time passes."""
+    return not asyncio.get_running_loop()._ready  # type: ignore[attr-defined]
+
+
+def next_timer() -> float:
+    """Return when, on the loop's own clock, the first timer ends."""
+    timers = asyncio.get_running_loop()._scheduled  # type: ignore[attr-defined]
+    return timers[0].when() if timers else float("inf")
 
 
 def pending_timers() -> int:
