@@ -167,7 +167,8 @@ class Life:
             self._rejected.append(token.value)  # it may still stand in the store
             return True
         state = self.login_state(now)
-        if state is LoginState.IN_FLIGHT or (state is LoginState.IDLE and self._floor.allows(now)):
+        due = self.token_state(now) is not TokenState.VALID  # and so there is a login anyway
+        if state is LoginState.IN_FLIGHT or (state is LoginState.IDLE and (due or self._floor.allows(now))):
             self._rejected.append(token.value)
             self.rejections += 1
             return True

@@ -45,8 +45,8 @@ class Schedule:
     chance: Callable[[], float]
 
     def refresh_after(self, lifetime: float) -> float:
-        """Return after how many seconds to replace a token: by 80 % of its lifetime, up to a tenth earlier."""
-        return min(self.refresh_every, 0.8 * lifetime) * (1 - 0.1 * self.chance())
+        """Return after how many seconds to replace a token: by 80 % of its lifetime, up to a twentieth earlier."""
+        return min(self.refresh_every, 0.8 * lifetime) * (1 - 0.05 * self.chance())
 
     def retry_after(self, error: LoginError, failures: int) -> float:
         """Return for how many seconds not to log in, after so many failures in a row."""

@@ -115,7 +115,7 @@ class Held:
         return self.obtained_at.monotonic + min(REFRESH_EVERY, 0.8 * self.lifetime)
 
     def may_be_due(self, now: Moment) -> bool:
-        return self.lasted(now) >= 0.9 * min(REFRESH_EVERY, 0.8 * self.lifetime) - A_MOMENT
+        return self.lasted(now) >= 0.95 * min(REFRESH_EVERY, 0.8 * self.lifetime) - A_MOMENT
 
 
 class Failures:

@@ -150,7 +150,7 @@ class Oracle:
     def _outlived(self, sent: float, chance: float) -> tuple[float, float]:
         """Return when a token is to be replaced, and when it is of no use any more."""
         login = self._moment(sent)
-        due = self._first(login.plus(REFRESH_EVERY * (1 - 0.1 * chance)), sent)
+        due = self._first(login.plus(REFRESH_EVERY * (1 - 0.05 * chance)), sent)
         ends = self._first(login.plus(LIFETIME), sent)
         got = self._awake(sent + LOGIN_TAKES)
         revoked = next((at for at in self._month.revocations if at >= got), NEVER)
@@ -336,6 +336,7 @@ def live_through(month: Month, every: float, chances: list[Callable[[int], float
     assert world.requests > 0.65 * MONTH / every  # a machine that sleeps makes none
     assert [failure for failure in world.failures if not oracle.excuses(failure[0])] == []
     assert oracle.logins <= world.logins <= 1.05 * oracle.logins
+    assert world.logins <= 1.05 * Oracle(month, every).logins  # who would refresh to the second, all of them at once
     return world
 
 
