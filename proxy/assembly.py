@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import random
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from proxy.config import CallerTokenFile, CredentialSource
 from proxy.errors import ConfigError
 from proxy.forward import Api, Apis, Echoes, Forward, HeldBytes, Holder, Trail
-from proxy.guard import Guard
+from proxy.guard import Guard, own_names
 from proxy.listener import Listener
 from proxy.observe import Metrics, StoreReading
 from proxy.tokens import Login, Refresher, Schedule, TokenKey, open_store, system_clock
@@ -17,12 +18,13 @@ from proxy.waiting import WaitingRoom
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Mapping
+    from collections.abc import Hashable, Mapping
 
     from proxy.config import Api as ApiConfig
     from proxy.config import Config, EgressProxy, HttpUrl, Origin
     from proxy.config import Listener as ListenerConfig
     from proxy.observe import AccessLog
+    from proxy.tokens import Store
 
 
 class Assembly:
@@ -31,33 +33,46 @@ class Assembly:
     A pool belongs to an API and a refresher to an account and API, however many listeners use them.
     """
 
-    def __init__(self, config: Config, env: Mapping[str, str], access_log: AccessLog) -> None:
-        """Raises `ConfigError`, for a file that cannot be used."""
+    def __init__(
+        self, config: Config, env: Mapping[str, str], access_log: AccessLog, before: Assembly | None = None
+    ) -> None:
+        """Raises `ConfigError`, for a file that cannot be used.
+
+        What the one `before` has made in the same way goes on; `changes` has seen to it that the store is the same.
+        """
         self._config = config
+        self._before = before
+        self.recipes: dict[tuple[str, Hashable], tuple[object, ...]] = {}
+        """What each room was made of."""
         self._env = env
         self._access_log = access_log
         self._waiting = WaitingRoom(config.limits.waiting)
         self._holder = Holder(config.limits.replay_body, HeldBytes(config.limits.replay_memory), config.timeouts.idle)
         self._credentials = {name: CredentialSource(account, env, name) for name, account in config.accounts.items()}
         self._trusted: dict[str | None, ssl.SSLContext] = {}
-        self.store = open_store(
-            config.tokens.store.where.reveal(),
-            key_file=config.tokens.key_file,
-            clock=system_clock,
-            login_timeout=config.timeouts.login,
-        )
-        self.metrics = Metrics()
+        self.store: Store = self._open_store() if before is None else before.store
+        self.metrics: Metrics = Metrics() if before is None else before.metrics
         self.metrics.store_from(lambda: StoreReading(self.store.failing, self.store.failures))
         self.pools: dict[str, Pool] = {}
         self.echoes: dict[str, Echoes] = {}
         self.refreshers: dict[tuple[str, str], Refresher] = {}
         """By account and API."""
         self.listeners = [self._listener(number, listener) for number, listener in enumerate(config.listeners)]
+        self._before = None
+
+    def _open_store(self) -> Store:
+        config = self._config
+        return open_store(
+            config.tokens.store.where.reveal(),
+            key_file=config.tokens.key_file,
+            clock=system_clock,
+            login_timeout=config.timeouts.login,
+        )
 
     def _listener(self, number: int, listener: ListenerConfig) -> Listener:
         tokens = listener.caller_token_file
         guard = Guard(
-            [*map(str, listener.hosts), *_own_names(listener)],
+            [*map(str, listener.hosts), *own_names(listener.bind)],
             origins=map(str, listener.origins),
             caller_tokens=CallerTokenFile(tokens, f"listeners[{number}].caller_token_file") if tokens else None,
             rules=listener.rules,
@@ -81,14 +96,16 @@ class Assembly:
         return Listener(listener, forward, self._config.timeouts)
 
     def _api(self, account: str, name: str, api: ApiConfig, url: Origin, token_url: HttpUrl) -> Api:
+        timeouts, limits = self._config.timeouts, self._config.limits
+        way = (api, self._authorities(name, api.ca_file), timeouts, limits)
         if name not in self.pools:
-            timeouts, limits = self._config.timeouts, self._config.limits
-            self.pools[name] = Pool(self.dialler(name, url), timeouts, limits.connections, self._waiting, url)
-            self.echoes[name] = Echoes(name)
+            kept = self._same("pools", name, way)
+            self.pools[name] = kept or Pool(self.dialler(name, url), timeouts, limits.connections, self._waiting, url)
+            self.echoes[name] = self._same("echoes", name, ()) or Echoes(name)
         if (account, name) not in self.refreshers:
-            egress = self._egress(api, token_url.origin)
-            login = Login(str(token_url), self._tls(name, api.ca_file), self._config.timeouts.login, egress)
-            self.refreshers[account, name] = self._refresher(account, name, url, token_url, login)
+            recipe = (*way, self._config.accounts[account], self._config.tokens)
+            kept = self._same("refreshers", (account, name), recipe)
+            self.refreshers[account, name] = kept or self._refresher(account, name, api, url, token_url)
         return Api(
             name=name,
             prefix=api.prefix,
@@ -111,8 +128,17 @@ class Assembly:
             return api.proxy if to.ssl else None
         return egress_from(self._env, to.host)
 
-    def _refresher(self, account: str, name: str, url: Origin, token_url: HttpUrl, login: Login) -> Refresher:
+    def _same(self, rooms: str, name: Hashable, recipe: tuple[object, ...]) -> Any:
+        """Return what the assembly before has made by the same recipe, or none."""
+        self.recipes[rooms, name] = recipe
+        if self._before is None or self._before.recipes.get((rooms, name)) != recipe:
+            return None
+        return getattr(self._before, rooms)[name]
+
+    def _refresher(self, account: str, name: str, api: ApiConfig, url: Origin, token_url: HttpUrl) -> Refresher:
         config = self._config
+        egress = self._egress(api, token_url.origin)
+        login = Login(str(token_url), self._tls(name, api.ca_file), config.timeouts.login, egress)
         meter = self.metrics.token(account, name)
         meter.skew_from(lambda: login.skew)
         return Refresher(
@@ -126,13 +152,26 @@ class Assembly:
             meter=meter,
         )
 
+    def _authorities(self, name: str, ca_file: str | None) -> bytes | None:
+        """Return what a file of certificate authorities holds now."""
+        if ca_file is None:
+            return None
+        try:
+            return Path(ca_file).read_bytes()
+        except OSError as error:
+            raise _unusable(name, ca_file, error) from None
+
     def _tls(self, name: str, ca_file: str | None) -> ssl.SSLContext:
         if ca_file not in self._trusted:
             try:
                 self._trusted[ca_file] = trust(ca_file)
             except OSError as error:
-                raise ConfigError(f'apis."{name}".ca_file: {ca_file} cannot be used: {error.strerror}') from None
+                raise _unusable(name, ca_file, error) from None
         return self._trusted[ca_file]
+
+
+def _unusable(name: str, ca_file: str | None, error: OSError) -> ConfigError:
+    return ConfigError(f'apis."{name}".ca_file: {ca_file} cannot be used: {error.strerror}')
 
 
 def why_absent(name: str, environment: str) -> str:
@@ -141,11 +180,3 @@ def why_absent(name: str, environment: str) -> str:
         f"API {name} is not configured: its {environment} address is documented nowhere;"
         f' give apis."{name}".url and .token_url'
     )
-
-
-def _own_names(listener: ListenerConfig) -> list[str]:
-    """The bind address is a Host name of ours, unless it stands for every address."""
-    host = listener.bind.host
-    if listener.bind.path or host in ("0.0.0.0", "::"):  # noqa: S104 - looked for, not bound to
-        return []
-    return [f"[{host}]" if ":" in host else host]

@@ -104,7 +104,7 @@ def _run(options: argparse.Namespace) -> int:
     access_log = _set_up_log(config)
     for finding in findings(config, look_around(config, options.config, os.environ)):
         logging.getLogger("proxy").warning("%s", finding.text, extra={"event": finding.event})
-    return _within_loop(_serve(config, access_log))
+    return _within_loop(_serve(config, access_log, lambda: _configuration(options)))
 
 
 def _demo(_options: argparse.Namespace) -> int:
@@ -189,8 +189,9 @@ def _within_loop(work: Coroutine[None, None, int]) -> int:
         return runner.run(work)
 
 
-async def _serve(config: Config, access_log: AccessLog) -> int:
+async def _serve(config: Config, access_log: AccessLog, read_again: Callable[[], Config]) -> int:
     from proxy.server import Sidecar, StartError, serve
+    from proxy.systemd import Supervisor
 
     log = logging.getLogger("proxy")
     for text in unknown_variables(os.environ):
@@ -208,7 +209,7 @@ async def _serve(config: Config, access_log: AccessLog) -> int:
         )
 
     try:
-        await serve(Sidecar(config, os.environ, access_log), on_start)
+        await serve(Sidecar(config, os.environ, access_log, Supervisor(os.environ)), on_start, read_again)
     except StartError as error:
         print(error, file=sys.stderr)
         return FAILED
@@ -240,7 +241,7 @@ async def _serve_demo() -> int:
     listen, admin = config.listeners[0].bind, config.admin.bind
     print(_BANNER.format(listen=listen, admin=admin, fake=url), flush=True)
     try:
-        return await _serve(config, _set_up_log(config))
+        return await _serve(config, _set_up_log(config), lambda: config)
     finally:
         await fake.stop()
 

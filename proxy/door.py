@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import ctypes
 import logging
+import os
+import select
+import socket
+import struct
+import sys
 from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple, cast
@@ -17,6 +24,9 @@ if TYPE_CHECKING:
 
     from proxy.config import Bind, Socket
     from proxy.errors import ProxyError
+    from proxy.systemd import Address
+
+    TakeSocket = Callable[[Address], socket.socket | None]
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +38,10 @@ _LONGEST_FAREWELL = 1.0
 _MOST_FAREWELLS = 64  # `descriptors` counts with them
 """Callers who are turned away with a word at a time; the others' connections are just closed."""
 
+_SO_ATTACH_FILTER = 26
+_BPF_RET = 6
+"""Of a classic BPF program: end, and keep so many bytes of the packet."""
+
 _REPORT_EVERY = 1.0
 """Seconds between two lines of log on callers who were cut short: a flood of them must not become one of lines."""
 
@@ -35,11 +49,13 @@ _REPORT_EVERY = 1.0
 class Door:
     """Where callers come in, from `open` to `close`."""
 
-    def __init__(self, bind: Bind, socket: Socket) -> None:
+    def __init__(self, bind: Bind, access: Socket) -> None:
         """Raises `ConfigError`, for an owner or a group that nobody has."""
         self._bind = bind
-        self._unix = UnixSocket(bind.path, socket) if bind.path else None
+        self._unix = UnixSocket(bind.path, access) if bind.path else None
         self._server: asyncio.Server | None = None
+        self._is_others = False
+        """The socket was handed over, and whoever did so goes on with it."""
         self._coming = 0  # through the door and not inside yet: many may come at once
         self._farewells = 0
         self.cut_short = CutShort(str(bind))
@@ -50,11 +66,13 @@ class Door:
         inside: Callable[[], int],
         most: int,
         make_room: Callable[[], None] | None = None,
+        take_socket: TakeSocket | None = None,
     ) -> str:
         """Listen, and return the address, with the port that was chosen where none was given; raises `OSError`.
 
         `make` makes the connection of a caller, `inside` tells how many there are, `most` how many there may be. One
-        more is turned away, or let in where somebody else can be made to leave.
+        more is turned away, or let in where somebody else can be made to leave. `take_socket` gives the socket that is
+        open already, if there is one.
         """
         full = TooManyConnections(f"{most} callers are connected already", retry_after=_RETRY_AFTER)
 
@@ -69,12 +87,27 @@ class Door:
             loop.call_soon(self._came)
             return make()
 
+        bind = self._bind
+        taken = take_socket(bind.path or (bind.host, bind.port)) if take_socket is not None else None
+        self._is_others = taken is not None
         if self._unix is not None:
-            listening = self._unix.open(_BACKLOG)
+            listening = taken or self._unix.open(_BACKLOG)
             self._server = await loop.create_unix_server(let_in, sock=listening, backlog=_BACKLOG)
-            return str(self._bind)
-        self._server = await loop.create_server(let_in, self._bind.host, self._bind.port, backlog=_BACKLOG)
-        return f"http://{replace(self._bind, port=self._server.sockets[0].getsockname()[1])}"
+            return str(bind)
+        if taken is not None:
+            self._server = await loop.create_server(let_in, sock=taken, backlog=_BACKLOG)
+        else:
+            self._server = await loop.create_server(let_in, bind.host, bind.port, backlog=_BACKLOG)
+        return f"http://{replace(bind, port=self._server.sockets[0].getsockname()[1])}"
+
+    async def shut(self) -> None:
+        """Let nobody in any more but who stands at the door: closed on, they would not know what became of them."""
+        if self._server is not None and not self._is_others:
+            if self._unix is not None:
+                self._unix.remove()
+            if sys.platform == "linux":
+                await _let_in_the_last(self._server.sockets[0].fileno())
+        self.close()
 
     def close(self) -> None:
         """Let nobody in any more."""
@@ -97,6 +130,21 @@ class Door:
 
     def _left(self) -> None:
         self._farewells -= 1
+
+
+async def _let_in_the_last(listening: int) -> None:
+    """Have the kernel drop what knocks at a TCP socket from now on, so that it knocks again, and finds it closed.
+
+    That is a filter that keeps no byte of a packet (socket(7)); a Unix socket has none, and its file is gone.
+    """
+    drop_all = ctypes.create_string_buffer(struct.pack("HBBI", _BPF_RET, 0, 0, 0))
+    program = struct.pack("@HP", 1, ctypes.addressof(drop_all))
+    with contextlib.suppress(OSError), socket.socket(fileno=os.dup(listening)) as own:
+        own.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
+    door = select.poll()
+    door.register(listening, select.POLLIN)
+    while door.poll(0):  # noqa: ASYNC110 - no event tells
+        await asyncio.sleep(0)  # the event loop lets one in
 
 
 class _Farewell(asyncio.Protocol):

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from aiohttp import HttpVersion
     from multidict import CIMultiDictProxy
 
-    from proxy.config import Rule
+    from proxy.config import Bind, Rule
 
 LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "[::1]")
 
@@ -154,6 +154,13 @@ def _requested_method(headers: CIMultiDictProxy[str]) -> str:
     if len(methods) > 1 or not _METHOD.fullmatch(methods[0]):
         raise MalformedRequest("`Access-Control-Request-Method` is not a method")
     return methods[0]
+
+
+def own_names(bind: Bind) -> list[str]:
+    """Return the Host that an address stands for, unless it stands for every address."""
+    if bind.path or bind.host in ("0.0.0.0", "::"):  # noqa: S104 - looked for, not bound to
+        return []
+    return [f"[{bind.host}]" if ":" in bind.host else bind.host]
 
 
 def check_message(version: HttpVersion, target: str, fields: Sequence[tuple[bytes, bytes]]) -> None:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from aiohttp import StreamReader
 
     from proxy.config import Listener as Config
+    from proxy.door import TakeSocket
     from proxy.errors import CallerError
     from proxy.forward import Forward
 
@@ -31,6 +32,9 @@ log = logging.getLogger(__name__)
 
 _LOOK_EVERY = 0.02
 """Seconds between two looks at whether slow callers have taken their answers."""
+
+_LINGER = 0.5
+"""Seconds in which a caller on a kept connection may ask once more, and hear that the sidecar is stopping."""
 
 _LAST_WORDS = 0.1
 """Seconds for a cut request to end in."""
@@ -202,7 +206,7 @@ class _Server(web.Server):
     def __init__(self, forward: Forward, door: Door, patience: Patience, uids: frozenset[int] | None) -> None:
         """`uids` are the users let in, an empty set standing for all; there is none where no user is known."""
         # A caller that leaves cancels its own exchange; what others wait for runs in tasks of its own.
-        super().__init__(forward if uids is None else self._named, handler_cancellation=True)
+        super().__init__(self._serve, handler_cancellation=True)
         self.forward = forward
         self.door = door
         self.patience = patience
@@ -219,7 +223,7 @@ class _Server(web.Server):
         """Return how many connections there are."""
         return len(self._connections)
 
-    def _named(self, request: web.BaseRequest) -> Coroutine[Any, Any, Answer]:
+    def _serve(self, request: web.BaseRequest) -> Coroutine[Any, Any, Answer]:
         return self.forward(request, cast("CallerConnection", request.protocol).peer_uid)
 
     def sweep(self) -> None:
@@ -242,33 +246,54 @@ class Listener:
 
     def __init__(self, config: Config, forward: Forward, patience: Patience) -> None:
         """Raises `ConfigError`, for a user or a group that nobody has."""
+        self.address = (config.bind, config.socket, config.uids)
+        """What makes another listener this one's successor."""
         self.forward = forward
         self._door = Door(config.bind, config.socket)
         self._uids = uids_of(config.uids) if config.bind.path else None
         self._patience = patience
         self._connections: _Server | None = None
 
-    async def open(self, most: int) -> str:
-        """Let at most so many callers in at a time, and return the address; raises `OSError`."""
+    async def open(self, most: int, take_socket: TakeSocket | None = None) -> str:
+        """Let at most so many callers in at a time, and return the address; raises `OSError`.
+
+        `take_socket` gives the socket that is open already, if there is one.
+        """
         self._connections = _Server(self.forward, self._door, self._patience, self._uids)
-        address = await self._door.open(self._connections, self._connections.inside, most)
+        inside = self._connections.inside
+        address = await self._door.open(self._connections, inside, most, take_socket=take_socket)
         self._connections.sweep()
         return address
 
+    def take_over(self, before: Listener) -> None:
+        """Go on where another listener at the same address was: its callers stay, and their next requests come here."""
+        self._door, self._connections = before._door, before._connections
+        if self._connections is not None:
+            self._connections.forward, self._connections.patience = self.forward, self._patience
+
+    async def shut(self) -> None:
+        """Take no further connections, but those that are at the door already."""
+        await self._door.shut()
+
     def close(self) -> None:
-        """Take no further connections."""
+        """Take no further connections, from now on."""
         self._door.close()
 
     async def finish(self, timeout: float) -> None:  # noqa: ASYNC109 - no error: what takes longer is cut
         """Wait up to `timeout` seconds for the requests in flight, and for slow callers to take their answers.
 
-        Until then a connection without a request stays open: to close it could meet a request on its way, whose caller
-        would not know what became of it. A request that comes now is answered that the sidecar is stopping.
+        Until then, and a moment longer, a connection without a request stays open: to close it could meet a request on
+        its way, whose caller would not know what became of it. A request that comes now is answered that the sidecar is
+        stopping.
         """
         if self._connections is None:
             return
+        loop = asyncio.get_running_loop()
+        began = loop.time()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout):
+                while self._connections.connections and loop.time() < began + _LINGER:  # noqa: ASYNC110 - the same
+                    await asyncio.sleep(_LOOK_EVERY)
                 await self.forward.emptied()
                 while any(map(_unsent, self._connections.connections)):  # noqa: ASYNC110 - no event tells
                     await asyncio.sleep(_LOOK_EVERY)

@@ -10,14 +10,18 @@ from typing import TYPE_CHECKING
 
 from aiohttp import http_parser
 
-from proxy.admin import Admin, Condition, Readiness
+from proxy.admin import Admin, Condition, Readiness, Refreshed
 from proxy.assembly import Assembly
+from proxy.config import changes
 from proxy.descriptors import left_for_callers, raise_limit
+from proxy.errors import ConfigError, ProxyError
+from proxy.systemd import Supervisor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from proxy.config import Config
+    from proxy.config import Changes, Config
+    from proxy.listener import Listener
     from proxy.observe import AccessLog
 
 log = logging.getLogger(__name__)
@@ -35,38 +39,53 @@ class StartError(Exception):
 
 
 class Sidecar:
-    """Everything that runs for one configuration."""
+    """Everything that runs for one configuration, and for the next where it is read again."""
 
-    def __init__(self, config: Config, env: Mapping[str, str], access_log: AccessLog) -> None:
+    def __init__(
+        self, config: Config, env: Mapping[str, str], access_log: AccessLog, supervisor: Supervisor | None = None
+    ) -> None:
         """Put the rooms together, within a running event loop; raises `ConfigError`."""
-        self._drain = config.drain
-        self._limits = config.limits
+        self._config = config
+        self._env = env
+        self._access_log = access_log
+        self.supervisor = supervisor or Supervisor({})
         self._rooms = Assembly(config, env, access_log)
-        self._admin = Admin(config.admin, self.condition, self._rooms.metrics)
+        self._admin = Admin(config.admin, self.condition, self._rooms.metrics, self._refresh, self.ask_to_stop)
+        self._left: dict[Assembly, asyncio.Task[None]] = {}  # of earlier configurations: their last requests go on
+        self._stop_asked = asyncio.Event()
         self._draining = False
+
+    # --- Start --------------------------------------------------------------------------------------------------------
 
     async def start(self) -> list[str]:
         """Open every listener and return the addresses, the operator's port last; raises `StartError`."""
         _require_c_parser()
         _forbid_core_dump()
         most = self._caller_connections()
+        take_socket = self.supervisor.take_socket
         try:
-            addresses = [await listener.open(most) for listener in self._rooms.listeners]
-            addresses.append(await self._admin.open())
+            addresses = [await listener.open(most, take_socket) for listener in self._rooms.listeners]
+            addresses.append(await self._admin.open(take_socket))
         except OSError as error:
             await self.stop()
             raise StartError(f"cannot listen: {error.strerror or error}") from None
+        for address in self.supervisor.addresses_left():
+            text = "systemd handed over a socket at %s, where nothing is configured to listen"
+            log.warning(text, address, extra={"event": "socket-not-taken"})
+        self._get_first_tokens()
+        return addresses
+
+    def _get_first_tokens(self) -> None:
         for (_, api), refresher in self._rooms.refreshers.items():
             if api == _EAGER:
                 refresher.start()
-        return addresses
 
     def _caller_connections(self) -> int:
         """Return how many connections each listener may have, with a warning where open files allow for fewer."""
-        wanted, files = self._limits.caller_connections, raise_limit()
+        wanted, files = self._config.limits.caller_connections, raise_limit()
         if files is None:
             return wanted
-        exchanges = self._limits.connections * len(self._rooms.pools)
+        exchanges = self._config.limits.connections * len(self._rooms.pools)
         most = left_for_callers(files, listeners=len(self._rooms.listeners), exchanges=exchanges)
         if most < wanted:
             log.warning(
@@ -79,30 +98,100 @@ class Sidecar:
             )
         return min(most, wanted)
 
+    # --- Change -------------------------------------------------------------------------------------------------------
+
+    async def change(self, config: Config) -> Changes:
+        """Go on with another configuration, without a request lost or a connection dropped that need not be.
+
+        Raises `ConfigError` and `OSError`; then everything is as it was.
+        """
+        found = changes(self._config, config)
+        before = self._rooms
+        rooms = Assembly(found.config, self._env, self._access_log, before)
+        there = {listener.address: listener for listener in before.listeners}
+        new = [listener for listener in rooms.listeners if listener.address not in there]
+        try:
+            for listener in new:
+                await listener.open(self._caller_connections())
+        except BaseException:
+            for listener in new:
+                listener.close()
+            raise
+        for listener in rooms.listeners:
+            if listener not in new:
+                listener.take_over(there.pop(listener.address))
+        self._config, self._rooms = found.config, rooms
+        self._get_first_tokens()
+        self._left[before] = asyncio.create_task(self._leave(before, list(there.values())))
+        return found
+
+    async def _leave(self, rooms: Assembly, listeners: list[Listener]) -> None:
+        """Let the requests end that came before a change; then stop what they alone have used."""
+        for listener in listeners:
+            listener.forward.closing = True
+        await asyncio.gather(*(listener.shut() for listener in listeners))
+        await asyncio.gather(*(listener.finish(self._config.drain.timeout) for listener in listeners))
+        await asyncio.gather(*(listener.end() for listener in listeners))
+        await asyncio.gather(*(listener.forward.emptied() for listener in rooms.listeners))
+        self._stop_unused(rooms)
+        del self._left[rooms]
+
+    def _stop_unused(self, rooms: Assembly) -> None:
+        used = {*self._rooms.refreshers.values(), *self._rooms.pools.values()}
+        for refresher in {*rooms.refreshers.values()} - used:
+            refresher.stop()
+        for pool in {*rooms.pools.values()} - used:
+            pool.close()
+
+    # --- Stop ---------------------------------------------------------------------------------------------------------
+
+    def ask_to_stop(self) -> None:
+        """Have `stop_asked` return."""
+        self._stop_asked.set()
+
+    async def stop_asked(self) -> None:
+        """Return when the sidecar is to stop, or to stop at once if it is stopping already."""
+        await self._stop_asked.wait()
+        self._stop_asked.clear()
+
     async def drain(self) -> None:
         """Stop gently: tell the probes, take calls for `drain.delay`, then finish those in flight."""
         self._draining = True
+        drain = self._config.drain
         for listener in self._rooms.listeners:
             listener.forward.closing = True
-        await asyncio.sleep(self._drain.delay)
+        await asyncio.sleep(drain.delay)
+        await asyncio.gather(*(listener.shut() for listener in self._rooms.listeners))
         for listener in self._rooms.listeners:
             listener.forward.draining = True
-            listener.close()
-        await asyncio.gather(*(listener.finish(self._drain.timeout) for listener in self._rooms.listeners))
+        last = [asyncio.ensure_future(listener.finish(drain.timeout)) for listener in self._rooms.listeners]
+        await asyncio.wait([*last, *self._left.values()], timeout=drain.timeout + _LAST_WORDS)
         await self.stop()
 
     async def stop(self) -> None:
         """Stop now: whoever still waits is told what is known of their request, and then cut."""
-        for listener in self._rooms.listeners:
-            listener.close()
-        for refresher in self._rooms.refreshers.values():
-            refresher.stop()
-        for pool in self._rooms.pools.values():
-            pool.close()
-        await asyncio.gather(*(listener.finish(_LAST_WORDS) for listener in self._rooms.listeners))
-        await asyncio.gather(*(listener.end() for listener in self._rooms.listeners))
+        everything = (self._rooms, *self._left)
+        for work in self._left.values():
+            work.cancel()
+        for rooms in everything:
+            for listener in rooms.listeners:
+                listener.close()
+            for refresher in rooms.refreshers.values():
+                refresher.stop()
+            for pool in rooms.pools.values():
+                pool.close()
+        listeners = [listener for rooms in everything for listener in rooms.listeners]
+        await asyncio.gather(*(listener.finish(_LAST_WORDS) for listener in listeners))
+        await asyncio.gather(*(listener.end() for listener in listeners))
         await self._admin.close()
         await self._rooms.store.close()
+
+    # --- What an operator asks ----------------------------------------------------------------------------------------
+
+    async def _refresh(self) -> list[Refreshed]:
+        in_use = {name: each for name, each in self._rooms.refreshers.items() if each.in_use}
+        results = await asyncio.gather(*(each.refresh() for each in in_use.values()), return_exceptions=True)
+        return [_refreshed(*name, result) for name, result in zip(in_use, results, strict=True)]
 
     def condition(self) -> Condition:
         """Tell whether requests can be served: by the token that is fetched at start, of each account."""
@@ -131,19 +220,42 @@ def _require_c_parser() -> None:
         raise StartError("aiohttp is installed without its C parser, whose strictness the sidecar relies on")
 
 
-async def serve(sidecar: Sidecar, on_start: Callable[[list[str]], None]) -> None:
-    """Run until SIGTERM or SIGINT, then drain; a second signal ends at once. Raises `StartError`."""
+def _refreshed(account: str, api: str, result: BaseException | None) -> Refreshed:
+    if result is None:
+        return Refreshed(account, api)
+    if not isinstance(result, ProxyError):
+        raise result
+    return Refreshed(account, api, result.name, result.detail)
+
+
+async def serve(sidecar: Sidecar, on_start: Callable[[list[str]], None], read_again: Callable[[], Config]) -> None:
+    """Run until SIGTERM, SIGINT or `POST /quit`, then drain; a second one ends at once. Raises `StartError`.
+
+    SIGHUP has the configuration read again; one that cannot be used is told, and the old one stays.
+    """
     loop = asyncio.get_running_loop()
-    signalled = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        with contextlib.suppress(NotImplementedError):  # Windows
-            loop.add_signal_handler(number, signalled.set)
+    supervisor = sidecar.supervisor
+    hung_up = asyncio.Event()
+    with contextlib.suppress(NotImplementedError):  # Windows
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, sidecar.ask_to_stop)
+        loop.add_signal_handler(signal.SIGHUP, hung_up.set)
     on_start(await sidecar.start())
-    await signalled.wait()
+    supervisor.ready("serving")
+    beside = [asyncio.create_task(_change_on(hung_up, sidecar, read_again)), asyncio.create_task(_live(supervisor))]
+    try:
+        await sidecar.stop_asked()
+    finally:
+        for task in beside:
+            task.cancel()
+    supervisor.stopping()
     log.info("stopping", extra={"event": "stopping"})
-    signalled.clear()
+    await _stop(sidecar)
+
+
+async def _stop(sidecar: Sidecar) -> None:
     drain = asyncio.ensure_future(sidecar.drain())
-    again = asyncio.ensure_future(signalled.wait())
+    again = asyncio.ensure_future(sidecar.stop_asked())
     await asyncio.wait([drain, again], return_when=asyncio.FIRST_COMPLETED)
     again.cancel()
     if drain.done():
@@ -152,3 +264,31 @@ async def serve(sidecar: Sidecar, on_start: Callable[[list[str]], None]) -> None
     log.warning("stopped by a second signal", extra={"event": "stopped"})
     drain.cancel()
     await sidecar.stop()
+
+
+async def _change_on(hung_up: asyncio.Event, sidecar: Sidecar, read_again: Callable[[], Config]) -> None:
+    while True:
+        await hung_up.wait()
+        hung_up.clear()
+        sidecar.supervisor.reloading()
+        try:
+            found = await sidecar.change(read_again())
+        except (ConfigError, OSError) as error:
+            text = "the configuration is not taken, and the old one stays: %s"
+            log.error(text, error, extra={"event": "reload-refused"})  # noqa: TRY400 - a traceback tells nobody more
+        else:
+            about = {"event": "reloaded", "taken": found.taken, "need_restart": found.left}
+            log.info("the configuration was read again; %s", _in_words(found), extra=about)
+        sidecar.supervisor.ready("serving")
+
+
+def _in_words(found: Changes) -> str:
+    taken = f"taken: {', '.join(found.taken)}" if found.taken else "nothing in it has changed"
+    return f"{taken}; a restart is needed for {', '.join(found.left)}" if found.left else taken
+
+
+async def _live(supervisor: Supervisor) -> None:
+    """Give signs of life for as long as the event loop turns."""
+    while supervisor.watchdog_every:
+        supervisor.alive()
+        await asyncio.sleep(supervisor.watchdog_every)

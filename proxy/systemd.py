@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
 
+Address = str | tuple[str, int]
+"""A path, or a host and a port."""
+
 _FIRST_DESCRIPTOR = 3
 _MICROSECONDS = 1_000_000
 
@@ -46,17 +49,17 @@ class Supervisor:
         """Give a sign of life."""
         self._tell("WATCHDOG=1")
 
-    def take_socket(self, address: object) -> socket.socket | None:
-        """Return the listening socket with that address, as `getsockname` tells it, if it was handed over; once."""
+    def take_socket(self, address: Address) -> socket.socket | None:
+        """Return the listening socket at a path, or at a host and port, if it was handed over; once."""
         for each in self._sockets:
-            if each.getsockname() == address:
+            if _address(each) == address:
                 self._sockets.remove(each)
                 return each
         return None
 
-    def addresses_left(self) -> list[str]:
+    def addresses_left(self) -> list[Address]:
         """Return the addresses of sockets that nobody took."""
-        return [str(each.getsockname()) for each in self._sockets]
+        return [_address(each) for each in self._sockets]
 
     def _tell(self, message: str) -> None:
         if not self._address:
@@ -65,6 +68,11 @@ class Supervisor:
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as out:
             out.setblocking(False)  # noqa: FBT003 - the standard library's signature
             out.sendto(message.encode(), self._address)
+
+
+def _address(listening: socket.socket) -> Address:
+    name = listening.getsockname()
+    return (name[0], name[1]) if isinstance(name, tuple) else os.fsdecode(name)
 
 
 def _seconds(microseconds: str) -> float:

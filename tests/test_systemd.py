@@ -106,7 +106,7 @@ def test_a_listening_socket_is_taken_over_by_its_address() -> None:
             preexec_fn=hand_over,  # noqa: PLW1509 - no threads here
         )
         assert child.stdout is not None
-        assert child.stdout.readline() == f"[\"('127.0.0.1', {other.getsockname()[1]})\"]\n"
+        assert child.stdout.readline() == f"[('127.0.0.1', {other.getsockname()[1]})]\n"
         with socket.create_connection(("127.0.0.1", port)) as caller:
             assert caller.recv(100) == b"taken over"
         assert child.wait(timeout=10) == 0

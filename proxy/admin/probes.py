@@ -7,12 +7,16 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 
 from aiohttp import web
 
+from proxy.admin.actions import Actions
 from proxy.door import Door
+from proxy.guard import Guard, own_names
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
+    from proxy.admin.actions import Refreshed
     from proxy.config import Admin as Config
+    from proxy.door import TakeSocket
     from proxy.observe import Metrics
 
 
@@ -43,20 +47,29 @@ _SERVING = {Readiness.READY, Readiness.DEGRADED}
 class Admin:
     """The operator's port, open from `open` to `close`."""
 
-    def __init__(self, config: Config, condition: Callable[[], Condition], metrics: Metrics) -> None:
-        """Raises `ConfigError`, for an owner or a group that nobody has."""
+    def __init__(
+        self,
+        config: Config,
+        condition: Callable[[], Condition],
+        metrics: Metrics,
+        refresh: Callable[[], Awaitable[list[Refreshed]]],
+        end: Callable[[], None],
+    ) -> None:
+        """`refresh` and `end` are for `Actions`. Raises `ConfigError`, for an owner or a group that nobody has."""
         self._door = Door(config.bind, config.socket)
         self._condition = condition
         self._metrics = metrics
+        self._actions = Actions(Guard(map(str, (*config.hosts, *own_names(config.bind)))), refresh, end)
         self._runner: web.AppRunner | None = None
 
-    async def open(self) -> str:
+    async def open(self, take_socket: TakeSocket | None = None) -> str:
         """Listen, and return the address; raises `OSError`."""
         app = web.Application()
         app.router.add_get("/startupz", self._alive)  # it is answered only once the listeners are open
         app.router.add_get("/livez", self._alive)
         app.router.add_get("/readyz", self._ready)
         app.router.add_get("/metrics", self._exposition)
+        self._actions.add_to(app.router)
         self._runner = web.AppRunner(app, access_log=None, keepalive_timeout=_KEEP_ALIVE)
         await self._runner.setup()
         server = cast("web.Server", self._runner.server)
@@ -67,7 +80,11 @@ class Admin:
                 oldest.force_close()
 
         return await self._door.open(
-            server, lambda: len(server.connections), _MOST_CONNECTIONS, make_room=send_oldest_away
+            server,
+            lambda: len(server.connections),
+            _MOST_CONNECTIONS,
+            make_room=send_oldest_away,
+            take_socket=take_socket,
         )
 
     async def close(self) -> None:

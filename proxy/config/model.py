@@ -99,6 +99,9 @@ class Admin(_Section, frozen=True, kw_only=True):
         Bind("127.0.0.1", 9090)
     )
     socket: Annotated[Socket, Meta(description="The file of a Unix socket.")] = _default(Socket())
+    hosts: Annotated[
+        tuple[HostName, ...], Meta(description="Further Host names for the actions; probes need none.")
+    ] = ()
     expose: Annotated[bool, Meta(description="Lets other machines in; a kubelet's probes need it.")] = False
 
 

@@ -194,7 +194,8 @@ class Forward:
     async def emptied(self) -> None:
         """Return when no request is in flight."""
         if self._in_flight:
-            self._emptied = asyncio.Event()
+            if self._emptied is None or self._emptied.is_set():
+                self._emptied = asyncio.Event()
             await self._emptied.wait()
 
     def _answer_login(self, answer: Answer) -> None:

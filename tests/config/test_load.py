@@ -316,6 +316,7 @@ admin:
   bind: 127.0.0.1:9090
   socket:
     mode: '0660'
+  hosts: []
   expose: false
 apis:
   '2.0':

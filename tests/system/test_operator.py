@@ -1,0 +1,127 @@
+"""What an operator may ask of a running sidecar: a new token, an end."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import pytest
+
+from tests.support.config import written
+from tests.support.processes import ROOT, Fake, Sidecar, sidecar
+from tests.support.wire import ask, send
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+ACTIONS = ["/refresh", "/quit"]
+
+
+async def test_a_token_is_replaced_at_once(fake: Fake, proxy: Sidecar) -> None:
+    await fake.reached(logins_granted=1)
+    reply = await ask(proxy.admin, "POST", "/refresh", b"")
+    assert (reply.status, reply.json()) == (
+        200,
+        {"refreshed": [{"account": "default", "api": "2.0", "error": None, "detail": None}]},
+    )
+    assert (await fake.state())["logins"] == 2
+    assert proxy.process.event("login")["reason"] == "first"
+    assert proxy.process.event("login")["reason"] == "asked"
+    assert (await proxy.issue(1)).status == 200
+
+
+async def test_a_token_that_cannot_be_replaced_is_told_with_the_reason_and_stays(fake: Fake, proxy: Sidecar) -> None:
+    await fake.reached(logins_granted=1)
+    await fake.do("logins", mode="refuse")
+    reply = await ask(proxy.admin, "POST", "/refresh", b"")
+    (result,) = reply.json()["refreshed"]
+    assert (reply.status, result["error"]) == (503, "credentials-refused")
+    assert "Credenciais inválidas." in result["detail"]
+    assert (await proxy.issue(1)).status == 200
+
+
+async def test_quit_ends_the_sidecar_as_sigterm_does(fake: Fake, tmp_path: Path) -> None:
+    with sidecar(fake.url, "-c", written(tmp_path, drain={"delay": "1h"})) as proxy:
+        await fake.reached(logins_granted=1)
+        assert (await ask(proxy.admin, "POST", "/quit", b"")).status == 202
+        proxy.process.event("stopping")
+        ready = await ask(proxy.admin, "GET", "/readyz")
+        assert (ready.status, ready.json()["status"]) == (503, "draining")
+        assert (await ask(proxy.admin, "POST", "/quit", b"")).status == 202  # the second one ends it at once
+        assert proxy.process.wait() == 0
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "OPTIONS"])
+async def test_actions_are_post_only(fake: Fake, proxy: Sidecar, action: str, method: str) -> None:
+    assert (await ask(proxy.admin, method, action)).status == 405
+    assert (await ask(proxy.admin, "GET", "/livez")).status == 200
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+@pytest.mark.parametrize(
+    ("fields", "status"),
+    [
+        ({"Host": "evil.example"}, 421),
+        ({"Host": "localhost.evil.example"}, 421),
+        ({"Origin": "http://evil.example"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Sec-Fetch-Site": "cross-site"}, 403),
+        ({"Sec-Fetch-Site": "same-site"}, 403),
+    ],
+)
+async def test_actions_have_the_guard_of_a_listener(
+    fake: Fake, proxy: Sidecar, action: str, fields: dict[str, str], status: int
+) -> None:
+    await fake.reached(logins_granted=1)
+    reply = await ask(proxy.admin, "POST", action, b"", fields)
+    assert reply.status == status
+    assert reply["Content-Type"].startswith("application/problem+json")
+    assert reply["X-Invoisys-Outcome"] == "not-sent"
+    assert (await fake.state())["logins"] == 1
+    assert (await ask(proxy.admin, "GET", "/livez")).status == 200
+
+
+async def test_a_page_of_the_port_itself_may_act(fake: Fake, proxy: Sidecar) -> None:
+    await fake.reached(logins_granted=1)
+    own = {"Origin": proxy.admin, "Sec-Fetch-Site": "same-origin"}
+    assert (await ask(proxy.admin, "POST", "/refresh", b"", own)).status == 200
+
+
+async def test_an_origin_is_not_the_port_s_own_because_a_host_says_so(fake: Fake, proxy: Sidecar) -> None:
+    rebound = {"Host": "evil.example:9090", "Origin": "http://evil.example:9090"}
+    assert (await ask(proxy.admin, "POST", "/quit", b"", rebound)).status == 421
+    port = urlsplit(proxy.admin).port
+    twice = f"POST /quit HTTP/1.1\r\nHost: localhost:{port}\r\nHost: evil.example\r\nContent-Length: 0\r\n\r\n"
+    assert (await send(proxy.admin, twice.encode())).status in {400, 421}
+    assert (await ask(proxy.admin, "GET", "/livez")).status == 200
+
+
+async def test_further_names_of_the_port(fake: Fake, tmp_path: Path) -> None:
+    config = written(tmp_path, admin={"bind": "127.0.0.1:0", "hosts": ["invoisys-proxy"]})
+    with sidecar(fake.url, "-c", config, ADMIN="") as proxy:
+        await fake.reached(logins_granted=1)
+        assert (await ask(proxy.admin, "POST", "/refresh", b"", {"Host": "invoisys-proxy:9090"})).status == 200
+
+
+def test_a_sidecar_that_stands_still_is_not_healthy(proxy: Sidecar) -> None:
+    """The probes are answered by the loop that serves callers, and by no thread beside it."""
+    proxy.process.event("login")
+    listen = {"INVOISYS_ADMIN": proxy.admin.removeprefix("http://"), "INVOISYS_USERNAME": "u", "INVOISYS_PASSWORD": "p"}
+    proxy.process.signal(signal.SIGSTOP)
+    try:
+        health = subprocess.run(
+            [sys.executable, "-m", "proxy", "health"],
+            cwd=ROOT,
+            env=listen,
+            capture_output=True,
+            check=False,
+            timeout=30,
+        )
+    finally:
+        proxy.process.signal(signal.SIGCONT)
+    assert health.returncode == 1
+    assert b"no sidecar answers" in health.stderr

@@ -1,0 +1,143 @@
+"""A configuration that is read again: what can change does, without a request lost; the rest is said."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.config import written
+from tests.support.processes import Fake, Sidecar, sidecar
+from tests.support.wire import ask, connect, read_reply
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+REQUEST = b"GET /api/nfe/getbychaveSTD/1 HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+
+def free_port() -> int:
+    with socket.socket() as reserved:
+        reserved.bind(("127.0.0.1", 0))
+        port: int = reserved.getsockname()[1]
+        return port
+
+
+async def reloaded(proxy: Sidecar, event: str = "reloaded") -> dict[str, object]:
+    proxy.process.signal(signal.SIGHUP)
+    return await asyncio.to_thread(proxy.process.event, event)
+
+
+async def test_rules_change_while_callers_stay_connected(fake: Fake, tmp_path: Path) -> None:
+    bind = f"127.0.0.1:{free_port()}"
+    config = written(tmp_path, listeners=[{"bind": bind}])
+    with sidecar(fake.url, "-c", config, LISTEN="") as proxy:
+        reader, writer = await connect(proxy.url)
+        writer.write(REQUEST)
+        assert (await read_reply(reader)).status == 200
+        written(tmp_path, listeners=[{"bind": bind, "rules": ["POST /api/nfe/envio"]}], log={"level": "info"})
+        told = await reloaded(proxy)
+        assert (told["taken"], told["need_restart"]) == (["listeners"], [])
+        writer.write(REQUEST)
+        assert (await read_reply(reader)).status == 403
+        assert (await proxy.issue(1)).status == 200
+        writer.close()
+    assert (await fake.state())["logins"] == 1  # the token has stayed
+
+
+async def test_a_request_under_way_is_finished_by_what_it_began_with(fake: Fake, tmp_path: Path) -> None:
+    await fake.do("answers", mode="slow", delay=2, times=1)
+    config = written(tmp_path, timeouts={"response": "60s"})
+    with sidecar(fake.url, "-c", config) as proxy:
+        under_way = asyncio.create_task(proxy.issue(1))
+        await fake.reached(requests=1)
+        written(tmp_path, timeouts={"response": "1s"})
+        assert (await reloaded(proxy))["taken"] == ["timeouts.response"]
+        assert (await proxy.issue(2)).status == 200
+        assert not under_way.done()
+        assert (await under_way).status == 200
+
+
+async def test_listeners_come_and_go(fake: Fake, tmp_path: Path) -> None:
+    first, second = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
+    config = written(tmp_path, listeners=[{"bind": first}])
+    with sidecar(fake.url, "-c", config, LISTEN="") as proxy:
+        await fake.do("answers", mode="slow", delay=2, times=1)
+        under_way = asyncio.create_task(proxy.issue(1))
+        await fake.reached(requests=1)
+        written(tmp_path, listeners=[{"bind": second}])
+        await reloaded(proxy)
+        assert (await ask(f"http://{second}", "GET", "/api/nfe/getbychaveSTD/1")).status == 200
+        with pytest.raises(ConnectionRefusedError):
+            await proxy.issue(2)
+        assert (await under_way).status == 200
+    assert (await fake.state())["logins"] == 1
+
+
+async def test_another_password_is_used_at_once(fake: Fake, tmp_path: Path) -> None:
+    accounts = {"default": {"username": "integracao@empresa.com.br", "password": "errado-de-todo"}}
+    config = written(tmp_path, accounts=accounts)
+    with sidecar(fake.url, "-c", config, USERNAME="", PASSWORD="") as proxy:
+        assert (await proxy.issue(1)).status == 503
+        written(tmp_path, accounts={"default": accounts["default"] | {"password": "segredo"}})
+        assert (await reloaded(proxy))["taken"] == ["accounts.default.password"]
+        assert (await proxy.issue(1)).status == 200
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("listeners: [{bind: 8080}]", "listeners[0].bind"),
+        ("nonsense: 1", "nonsense"),
+        ("environment: production", "a running sidecar stays in sandbox"),
+        ("listeners: [{bind: '%s'}]", "address already in use"),
+    ],
+)
+async def test_a_broken_one_is_refused_and_the_old_one_stays(fake: Fake, tmp_path: Path, text: str, why: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        bind = f"127.0.0.1:{free_port()}"
+        config = written(tmp_path, listeners=[{"bind": bind}])
+        with sidecar(fake.url, "-c", config, LISTEN="") as proxy:
+            port = taken.getsockname()[1]
+            (tmp_path / "config.yaml").write_text(text.replace("%s", f"127.0.0.1:{port}"))
+            told = await reloaded(proxy, "reload-refused")
+            assert why in str(told["message"])
+            assert (await proxy.issue(1)).status == 200
+            written(tmp_path, listeners=[{"bind": bind}])
+            assert (await reloaded(proxy))["taken"] == []
+
+
+async def test_what_needs_a_restart_is_said(fake: Fake, tmp_path: Path) -> None:
+    config = written(tmp_path, drain={"timeout": "20s"})
+    with sidecar(fake.url, "-c", config) as proxy:
+        written(tmp_path, tokens={"store": f"file:{tmp_path}/kept/tokens.json"}, drain={"timeout": "20s"})
+        told = await reloaded(proxy)
+        assert told["need_restart"] == ["tokens.store"]
+        assert "a restart is needed for tokens.store" in str(told["message"])
+        assert (await proxy.issue(1)).status == 200
+
+
+async def test_it_is_read_again_and_again_under_load_and_no_request_is_lost(fake: Fake, tmp_path: Path) -> None:
+    bind = f"127.0.0.1:{free_port()}"
+    config = written(tmp_path, listeners=[{"bind": bind}])
+    with sidecar(fake.url, "-c", config, LISTEN="") as proxy:
+        going = True
+
+        async def caller(first: int) -> list[int]:
+            statuses: list[int] = []
+            while going:
+                statuses.append((await proxy.issue(first + len(statuses))).status)
+            return statuses
+
+        callers = [asyncio.create_task(caller(number * 100_000)) for number in range(8)]
+        for number in range(20):
+            written(tmp_path, listeners=[{"bind": bind}], timeouts={"response": f"{60 + number}s"})
+            await reloaded(proxy)
+        going = False
+        statuses = [status for each in await asyncio.gather(*callers) for status in each]
+    assert set(statuses) == {200}
+    state = await fake.state()
+    assert (state["documents"], state["duplicates"], state["logins"]) == (len(statuses), 0, 1)
