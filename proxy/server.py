@@ -133,6 +133,7 @@ class Sidecar:
         await asyncio.gather(*(listener.finish(self._config.drain.timeout) for listener in listeners))
         await asyncio.gather(*(listener.end() for listener in listeners))
         await asyncio.gather(*(listener.forward.emptied() for listener in rooms.listeners))
+        await asyncio.gather(*(refresher.settled() for refresher in rooms.refreshers.values()))
         self._stop_unused(rooms)
         del self._left[rooms]
 

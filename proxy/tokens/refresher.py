@@ -147,6 +147,11 @@ class Refresher:
             return usable, self._life.failure.detail
         return usable, None if usable else "the first login is under way"
 
+    async def settled(self) -> None:
+        """Return when no login is in flight."""
+        while self._login is not None:
+            await asyncio.wait([self._login])
+
     def stop(self) -> None:
         """End the login in flight and the schedule; no login begins any more."""
         self._stopped = True
