@@ -10,7 +10,7 @@ FUZZ_FOUND := $(VENV)/fuzz-found
 
 .PHONY: help
 help: ## Show this help.
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
 .PHONY: run
 run: $(VENV)/run ## Start the demo: a fake Invoisys with a sidecar in front of it.
@@ -53,6 +53,10 @@ format: $(VENV)/dev ## Put the code into the one form.
 .PHONY: schema
 schema: $(VENV)/run ## Write config.schema.json anew.
 	$(BIN)/python -m proxy schema > config.schema.json
+
+.PHONY: metrics-doc
+metrics-doc: $(VENV)/run ## Write docs/metrics.md anew.
+	$(BIN)/python -m proxy.observe.page > docs/metrics.md
 
 .PHONY: lock
 lock: $(VENV)/dev ## Lock the newest versions that fit, with their hashes.

@@ -11,7 +11,7 @@ from proxy.errors import ConfigError
 from proxy.forward import Api, Apis, Echoes, Forward, HeldBytes, Holder, Trail
 from proxy.guard import Guard, own_names
 from proxy.listener import Listener
-from proxy.observe import Metrics, StoreReading
+from proxy.observe import Level, Metrics, StoreReading
 from proxy.tokens import Login, Refresher, Schedule, TokenKey, open_store, system_clock
 from proxy.upstream import Dialler, Pool, egress_from, trust
 from proxy.waiting import WaitingRoom
@@ -52,6 +52,10 @@ class Assembly:
         self._trusted: dict[str | None, ssl.SSLContext] = {}
         self.store: Store = self._open_store() if before is None else before.store
         self.metrics: Metrics = Metrics() if before is None else before.metrics
+        self.metrics.levels_from(
+            lambda: Level(self._waiting.taken, self._waiting.places),
+            lambda: Level(self._holder.budget.taken, self._holder.budget.limit),
+        )
         self.metrics.store_from(lambda: StoreReading(self.store.failing, self.store.failures))
         self.pools: dict[str, Pool] = {}
         self.echoes: dict[str, Echoes] = {}
@@ -90,6 +94,7 @@ class Assembly:
             Apis(apis, absent),
             self._holder,
             self._access_log,
+            self.metrics.requests(str(listener.bind), [api.name for api in apis]),
             trail=Trail(listener.via, listener.forwarded) if listener.via or listener.forwarded != "none" else None,
             stand_in=listener.token_endpoint == "stub",  # noqa: S105 - a choice
         )
@@ -102,6 +107,7 @@ class Assembly:
             kept = self._same("pools", name, way)
             self.pools[name] = kept or Pool(self.dialler(name, url), timeouts, limits.connections, self._waiting, url)
             self.echoes[name] = self._same("echoes", name, ()) or Echoes(name)
+            self.metrics.pool_from(name, self.pools[name].reading)
         if (account, name) not in self.refreshers:
             recipe = (*way, self._config.accounts[account], self._config.tokens)
             kept = self._same("refreshers", (account, name), recipe)

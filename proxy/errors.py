@@ -46,6 +46,8 @@ class ProxyError(Exception):
     outcome: ClassVar[Outcome] = Outcome.NOT_SENT
     proxy_status: ClassVar[str] = "proxy_internal_error"
     """The error type of RFC 9209, section 2.3."""
+    cause: ClassVar[str | None] = None
+    """Where the guard refuses: by which of its judgements."""
 
     def __init__(self, detail: str, *, retry_after: float | None = None) -> None:
         """`retry_after` is in seconds, for those errors that time may mend."""
@@ -106,6 +108,7 @@ class BadTarget(CallerError):
     """The request target is not in origin form (RFC 9112, section 3.2.1)."""
 
     name = "bad-target"
+    cause = "form"
     title = "The request target is not a path"
 
 
@@ -114,6 +117,7 @@ class MethodNotAllowed(CallerError):
 
     status = 405
     name = "method-not-allowed"
+    cause = "form"
     title = "The method is not allowed"
 
 
@@ -122,6 +126,7 @@ class NotImplementedHere(CallerError):
 
     status = 501
     name = "not-implemented"
+    cause = "form"
     title = "The sidecar does not carry this"
 
 
@@ -130,17 +135,36 @@ class CallerTokenRequired(CallerError):
 
     status = 401
     name = "caller-token"
+    cause = "caller-token"
     title = "The caller token is missing or wrong"
     proxy_status = "http_request_denied"
 
 
 class Forbidden(CallerError):
-    """The browser origin or the listener's rules forbid the request."""
+    """Something that the listener was told forbids the request."""
 
     status = 403
     name = "forbidden"
     title = "The request is not allowed here"
     proxy_status = "http_request_denied"
+
+
+class PageForbidden(Forbidden):
+    """A web page asks whose origin was not let in."""
+
+    cause = "origin"
+
+
+class RuleForbids(Forbidden):
+    """No rule lets the method and path pass."""
+
+    cause = "rule"
+
+
+class TokensNotGiven(Forbidden):
+    """A login, where the listener has `token_endpoint: deny`."""
+
+    cause = "token-endpoint"
 
 
 class NoSuchApi(CallerError):
@@ -157,6 +181,7 @@ class MisdirectedRequest(CallerError):
 
     status = 421
     name = "misdirected-request"
+    cause = "host"
     title = "The Host is not one of the sidecar's"
     proxy_status = "http_request_denied"
 

@@ -182,7 +182,9 @@ class CallerConnection(web.RequestHandler):
             log.warning(
                 "a malformed request was refused (%s)", type(exc).__name__, extra={"event": "malformed-request"}
             )
-            answer.refuse(_fault(exc), "-")
+            fault = _fault(exc)
+            cast("Forward", self._request_handler).meter.was_malformed(fault.name)
+            answer.refuse(fault, "-")
         else:
             log.error("a request met a defect of the sidecar", exc_info=exc, extra={"event": "defect"})
             answer.refuse(InternalError("a defect of the sidecar; its log tells more"), "-")

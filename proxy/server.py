@@ -54,6 +54,7 @@ class Sidecar:
         self._left: dict[Assembly, asyncio.Task[None]] = {}  # of earlier configurations: their last requests go on
         self._stop_asked = asyncio.Event()
         self._draining = False
+        self._rooms.metrics.readiness_from(lambda: self.condition().readiness.value)
 
     # --- Start --------------------------------------------------------------------------------------------------------
 

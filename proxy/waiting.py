@@ -16,11 +16,11 @@ class WaitingRoom:
     """Where requests stand that wait, for a token or for a connection; entering a full one raises `Overloaded`."""
 
     def __init__(self, places: int) -> None:
-        self._places = places
+        self.places = places
         self.taken = 0
 
     def __enter__(self) -> None:
-        if self.taken >= self._places:
+        if self.taken >= self.places:
             raise Overloaded(f"{self.taken} requests are waiting already", retry_after=_RETRY_AFTER)
         self.taken += 1
 

@@ -56,12 +56,12 @@ class HeldBytes:
     """The budget for the held bytes of all requests together; past it, bodies stream."""
 
     def __init__(self, limit: int) -> None:
-        self._limit = limit
+        self.limit = limit
         self.taken = 0
 
     def take(self, size: int) -> bool:
         """Take so many bytes out of the budget, if they are there."""
-        if self.taken + size > self._limit:
+        if self.taken + size > self.limit:
             return False
         self.taken += size
         return True

@@ -16,13 +16,15 @@ from proxy.errors import (
     BrokenUpload,
     CannotConnect,
     Draining,
-    Forbidden,
+    HeadersTooLarge,
     InternalError,
     LoginError,
     MalformedRequest,
     Outcome,
     Overloaded,
     ProxyError,
+    TargetTooLong,
+    TokensNotGiven,
 )
 from proxy.forward.answer import Answer
 from proxy.forward.call import Call
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
     from proxy.forward.call import Apis
     from proxy.forward.headers import Trail
     from proxy.guard import Guard
-    from proxy.observe import AccessLog
+    from proxy.observe import AccessLog, RequestMeter
     from proxy.upstream import Exchange
 
 log = logging.getLogger(__name__)
@@ -58,6 +60,7 @@ class Forward:
         apis: Apis,
         holder: Holder,
         access_log: AccessLog,
+        meter: RequestMeter,
         *,
         trail: Trail | None = None,
         stand_in: bool = True,
@@ -69,9 +72,11 @@ class Forward:
         self._trail = trail
         self._holder = holder
         self._access_log = access_log
+        self.meter = meter
         self._stand_in = stand_in
         self._ids = (f"{run}-{number:x}" for run in (token_hex(4),) for number in count(1))
         self._in_flight = 0
+        meter.in_flight_from(lambda: self._in_flight)
         self._emptied: asyncio.Event | None = None
         self._witnesses: set[asyncio.Task[None]] = set()
         self.closing = False
@@ -107,6 +112,7 @@ class Forward:
             line.status = answer.status
             line.bytes_sent = answer.sent
             self._end(line, started)
+            self.meter.ended(line)
         return answer
 
     async def _forward(self, request: web.BaseRequest, target: str, answer: Answer, line: RequestLine) -> None:
@@ -121,6 +127,7 @@ class Forward:
             answer.allow(page, request.headers)
             return
         if request.method == "POST" and is_token_path(target):
+            line.own = True
             self._answer_login(answer)
             return
         api = self._apis.find(target)
@@ -150,15 +157,20 @@ class Forward:
         """
         refresher, rejected, token = call.api.refresher, call.exchange, call.token
         if not call.body.replayable or not await rejected.settle(_LARGEST_HELD_401):
+            call.line.replay = "too-large"
             refresher.reject(token)
             return
         rejected.release()
+        call.line.replay = "failed"
         try:
             if await refresher.renew(token):
                 call.line.replayed = True
                 await call.send()
         except (LoginError, Overloaded, CannotConnect):
             call.line.replayed = False  # nothing more was sent
+        else:
+            permitted = call.line.replayed and call.exchange.response.status != _UNAUTHORIZED
+            call.line.replay = "replayed" if permitted else "permission"
 
     def _hear_out(self, call: Call) -> None:
         """Read the answer to a write to its end although its caller has left: a document may have been made."""
@@ -183,6 +195,7 @@ class Forward:
         finally:
             exchange.release()
             self._end(line, started)
+            self.meter.heard(line)
 
     def _end(self, line: RequestLine, started: float) -> None:
         line.duration_ms = round((time.perf_counter() - started) * 1000, 3)
@@ -200,7 +213,7 @@ class Forward:
 
     def _answer_login(self, answer: Answer) -> None:
         if not self._stand_in:
-            raise Forbidden("this listener gives no tokens: the sidecar adds the real one to each request")
+            raise TokensNotGiven("this listener gives no tokens: the sidecar adds the real one to each request")
         answer.give(STAND_IN_TOKEN)
 
     def _refuse(self, request: web.BaseRequest, answer: Answer, line: RequestLine, error: ProxyError) -> None:
@@ -208,6 +221,11 @@ class Forward:
         if answer.begun:
             answer.break_off()
             return
+        line.own = True
+        if error.cause is not None:
+            self.meter.refused(error.cause)
+        elif isinstance(error, MalformedRequest | TargetTooLong | HeadersTooLarge):
+            self.meter.was_malformed(error.name)
         unread = not request.content.is_eof() or isinstance(error, MalformedRequest | BrokenUpload)
         # Behind an upgrade that was asked for, aiohttp's parser does not say where the next request begins.
         if self.draining or unread or "Upgrade" in request.headers:

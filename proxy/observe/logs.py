@@ -49,8 +49,12 @@ class RequestLine(msgspec.Struct, omit_defaults=True):
     """What upstream answered to a caller that was no longer there."""
     replayed: bool = False
     """Sent once more after a 401."""
+    replay: str | None = None
+    """What followed a 401: `replayed`, `too-large` to be sent again, a matter of `permission`, or `failed`."""
     resent: bool = False
     """Sent once more because a kept connection had been closed: GET and HEAD alone."""
+    own: bool = False
+    """The caller got an answer of the sidecar's own."""
     error: str | None = None
     detail: str | None = None
 

@@ -1,28 +1,33 @@
-"""What is counted, for Prometheus: every name, its labels and its help stand here.
+"""What is counted and what is read for Prometheus, gathered from all rooms.
 
-Rooms are handed a meter of their own, with its labels filled in, so that counting costs a request next to nothing. What
-is a state and not a count is read when somebody asks for it.
+A room that counts is handed a meter of its own. What is a state and not a count is read where it lives when somebody
+asks. Names, labels and help stand in `families`.
 """
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
+from proxy import __version__
+from proxy.observe import families as f
+from proxy.observe import requests
+from proxy.observe.counting import Buckets, Counts, family, histogram
+from proxy.observe.requests import RequestMeter
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from prometheus_client.metrics_core import Metric
 
-PREFIX = "invoisys_proxy_"
+    from proxy.observe.counting import Labels
 
-_LOGIN_SECONDS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15)
-_OF_ACCOUNT = ("account", "api")
-_LOGIN_STATES = ("idle", "in-flight", "backing-off", "refused")
+LOGIN_STATES = ("idle", "in-flight", "backing-off", "refused")
+READINESS_STATES = ("ready", "degraded", "not-ready", "draining")
 
 
 class TokenReading(NamedTuple):
@@ -36,6 +41,17 @@ class TokenReading(NamedTuple):
     rejections: int
 
 
+class PoolReading(NamedTuple):
+    """The connections to one API: those that are open now, and what became of the others."""
+
+    idle: int
+    busy: int
+    limit: int
+    opened: int
+    reused: int
+    closed: Mapping[str, int]
+
+
 class StoreReading(NamedTuple):
     """The state of the token store."""
 
@@ -43,112 +59,165 @@ class StoreReading(NamedTuple):
     failures: int
 
 
+class Level(NamedTuple):
+    """How much of something is taken, and how much there is."""
+
+    taken: int
+    limit: int
+
+
 class TokenMeter:
     """Counts the logins of one account to one API."""
 
-    def __init__(self, metrics: Metrics, account: str, api: str) -> None:
-        self._metrics = metrics
-        self._labels = (account, api)
-        self.login_took = metrics.login_duration.labels(account, api).observe
-        """Takes the seconds from the sending of a login to its end."""
+    def __init__(self) -> None:
+        self.ended = Counts()
+        self.took = Buckets(f.LOGIN_SECONDS)
+        self.token: Callable[[], TokenReading] | None = None
+        self.skew: Callable[[], float | None] = _nothing
+
+    def login_took(self, seconds: float) -> None:
+        """Take the time from the sending of a login to its end."""
+        self.took.observe(seconds)
 
     def login_ended(self, reason: str, result: str) -> None:
         """Count a login; `result` is `granted`, `shared` where another's token was found, or an error's name."""
-        self._metrics.logins.labels(*self._labels, reason, result).inc()
+        self.ended.add((reason, result))
 
     def read_from(self, token: Callable[[], TokenReading]) -> None:
         """Have the state of the token read there."""
-        self._metrics.readings.tokens[self._labels] = token
+        self.token = token
 
     def skew_from(self, skew: Callable[[], float | None]) -> None:
         """Have the clock skew read there."""
-        self._metrics.readings.skews[self._labels] = skew
+        self.skew = skew
 
 
-class Metrics:
+def _nothing() -> None:
+    return None
+
+
+class Metrics(Collector):
     """All metrics of one sidecar."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self.readings = _Readings()
-        self.registry.register(self.readings)
-        self.logins = Counter(
-            PREFIX + "logins",
-            "Logins that ended, by why they began and by their result: granted, shared where another sidecar's token"
-            " was taken instead, or the name of the error.",
-            (*_OF_ACCOUNT, "reason", "result"),
-            registry=self.registry,
-        )
-        self.login_duration = Histogram(
-            PREFIX + "login_duration_seconds",
-            "Time from the sending of a login to its end.",
-            _OF_ACCOUNT,
-            buckets=_LOGIN_SECONDS,
-            registry=self.registry,
-        )
+        self.registry.register(self)
+        for standard in (ProcessCollector, PlatformCollector, GCCollector):
+            standard(registry=self.registry)
+        self._requests: dict[str, RequestMeter] = {}
+        self._tokens: dict[tuple[str, str], TokenMeter] = {}
+        self._pools: dict[str, Callable[[], PoolReading]] = {}
+        self._echoes: dict[str, Callable[[], int]] = {}
+        self._waiting: Callable[[], Level] | None = None
+        self._held: Callable[[], Level] | None = None
+        self._store: Callable[[], StoreReading] | None = None
+        self._readiness: Callable[[], str] | None = None
+
+    # --- Meters, and what is read -----------------------------------------------------------------------------------
+
+    def requests(self, listener: str, apis: Iterable[str] = ()) -> RequestMeter:
+        """Return the meter of a listener, by its configured address, with the APIs that it leads to."""
+        meter = self._requests.setdefault(listener, RequestMeter())
+        meter.apis.update(apis)
+        return meter
 
     def token(self, account: str, api: str) -> TokenMeter:
         """Return the meter of one refresher."""
-        return TokenMeter(self, account, api)
+        return self._tokens.setdefault((account, api), TokenMeter())
+
+    def pool_from(self, api: str, pool: Callable[[], PoolReading]) -> None:
+        """Have the state of an API's connections read there."""
+        self._pools[api] = pool
+
+    def echoes_from(self, api: str, stripped: Callable[[], int]) -> None:
+        """Have the number of an API's answers that quoted a token read there."""
+        self._echoes[api] = stripped
+
+    def levels_from(self, waiting: Callable[[], Level], held: Callable[[], Level]) -> None:
+        """Have the number of waiting requests and of held bytes read there."""
+        self._waiting, self._held = waiting, held
 
     def store_from(self, store: Callable[[], StoreReading]) -> None:
         """Have the state of the token store read there."""
-        self.readings.store = store
+        self._store = store
+
+    def readiness_from(self, readiness: Callable[[], str]) -> None:
+        """Have the readiness read there."""
+        self._readiness = readiness
+
+    # --- The scrape -------------------------------------------------------------------------------------------------
 
     def exposition(self, accept: str) -> tuple[bytes, str]:
         """Return all metrics in the text format that an `Accept` asks for, and its media type."""
         encode, media_type = choose_encoder(accept)
         return encode(self.registry), media_type
 
-
-class _Readings(Collector):
-    """What is a state and not a count: read where it lives when somebody asks."""
-
-    def __init__(self) -> None:
-        self.tokens: dict[tuple[str, str], Callable[[], TokenReading]] = {}
-        self.skews: dict[tuple[str, str], Callable[[], float | None]] = {}
-        self.store: Callable[[], StoreReading] | None = None
-
     def collect(self) -> Iterator[Metric]:
         """Return every family as it is now."""
-        yield from self._of_tokens()
-        skews = _of_account("clock_skew_seconds", "How far this clock is ahead of the login server's `Date`.")
-        for labels, read in self.skews.items():
-            if (skew := read()) is not None:
-                skews.add_metric(labels, skew)
-        yield skews
-        if self.store is not None:
-            failing, failures = self.store()
-            text = "Whether the token store does not work now, so that nothing is shared."
-            yield GaugeMetricFamily(PREFIX + "token_store_failing", text, value=failing)
-            text = "How many times the token store has stopped working."
-            yield CounterMetricFamily(PREFIX + "token_store_failures", text, value=failures)
+        return chain(
+            requests.collect(self._requests),
+            self._of_levels(),
+            self._of_pools(),
+            self._of_logins(),
+            self._of_tokens(),
+            self._of_process(),
+        )
+
+    def describe(self) -> Iterator[Metric]:
+        """Return every family without its samples, so that the registry can tell a name that is taken twice."""
+        return (kind.empty() for kind in f.FAMILIES)
+
+    def _of_levels(self) -> Iterator[Metric]:
+        for read, taken, limit in ((self._waiting, f.WAITING, f.WAITING_LIMIT), (self._held, f.HELD, f.HELD_LIMIT)):
+            if read is not None:
+                level = read()
+                yield family(taken, {(): level.taken})
+                yield family(limit, {(): level.limit})
+
+    def _of_pools(self) -> Iterator[Metric]:
+        pools = {api: read() for api, read in self._pools.items()}
+        open_now: dict[Labels, float] = {}
+        closed: dict[Labels, float] = {}
+        for api, pool in pools.items():
+            open_now |= {(api, "idle"): pool.idle, (api, "busy"): pool.busy}
+            closed |= {(api, cause): number for cause, number in pool.closed.items()}
+        yield family(f.CONNECTIONS, open_now)
+        yield family(f.CONNECTIONS_LIMIT, {(api,): pool.limit for api, pool in pools.items()})
+        yield family(f.OPENED, {(api,): pool.opened for api, pool in pools.items()})
+        yield family(f.REUSED, {(api,): pool.reused for api, pool in pools.items()})
+        yield family(f.CLOSED, closed)
+
+    def _of_logins(self) -> Iterator[Metric]:
+        logins: dict[Labels, float] = {}
+        for at, meter in self._tokens.items():
+            logins |= {(*at, *how): number for how, number in meter.ended.sums.items()}
+        yield family(f.LOGINS, logins)
+        yield histogram(f.LOGIN_DURATION, {at: meter.took for at, meter in self._tokens.items()})
+        skews = {at: meter.skew() for at, meter in self._tokens.items()}
+        yield family(f.SKEW, {at: skew for at, skew in skews.items() if skew is not None})
 
     def _of_tokens(self) -> Iterator[Metric]:
-        age = _of_account("token_age_seconds", "Time since the login for the token was sent.")
-        left = _of_account("token_expires_in_seconds", "Time until the token expires; negative where it has.")
-        generation = _of_account("token_generation", "How many tokens of these credentials there have been.")
-        retry = _of_account("login_retry_in_seconds", "Time until the login after one that failed.")
-        text = (
-            "Tokens that upstream answered 401 to. More than a few a day: a path is forbidden to the user, or"
-            " something else logs in as the same user and only the newest token counts."
-        )
-        rejections = CounterMetricFamily(PREFIX + "token_rejections", text, labels=_OF_ACCOUNT)
-        states = GaugeMetricFamily(
-            PREFIX + "login_state", "1 for what the login is doing.", labels=(*_OF_ACCOUNT, "state")
-        )
-        for labels, read in self.tokens.items():
-            token = read()
-            if token.age is not None and token.expires_in is not None:
-                age.add_metric(labels, token.age)
-                left.add_metric(labels, token.expires_in)
-            generation.add_metric(labels, token.generation)
-            retry.add_metric(labels, token.retry_in)
-            rejections.add_metric(labels, token.rejections)
-            for state in _LOGIN_STATES:
-                states.add_metric((*labels, state), state == token.login_state)
-        yield from (age, left, generation, retry, rejections, states)
+        tokens = {at: meter.token() for at, meter in self._tokens.items() if meter.token is not None}
+        states: dict[Labels, float] = {
+            (*at, state): state == token.login_state for at, token in tokens.items() for state in LOGIN_STATES
+        }
+        yield family(f.LOGIN_STATE, states)
+        yield family(f.LOGIN_RETRY, {at: token.retry_in for at, token in tokens.items()})
+        yield family(f.TOKEN_AGE, {at: token.age for at, token in tokens.items() if token.age is not None})
+        left: dict[Labels, float] = {
+            at: token.expires_in for at, token in tokens.items() if token.expires_in is not None
+        }
+        yield family(f.TOKEN_LEFT, left)
+        yield family(f.GENERATION, {at: token.generation for at, token in tokens.items()})
+        yield family(f.REJECTIONS, {at: token.rejections for at, token in tokens.items()})
+        yield family(f.ECHOES, {(api,): read() for api, read in self._echoes.items()})
 
-
-def _of_account(name: str, text: str) -> GaugeMetricFamily:
-    return GaugeMetricFamily(PREFIX + name, text, labels=_OF_ACCOUNT)
+    def _of_process(self) -> Iterator[Metric]:
+        if self._store is not None:
+            store = self._store()
+            yield family(f.STORE_FAILING, {(): store.failing})
+            yield family(f.STORE_FAILURES, {(): store.failures})
+        if self._readiness is not None:
+            now = self._readiness()
+            yield family(f.READINESS, {(state,): state == now for state in READINESS_STATES})
+        yield family(f.BUILD, {(__version__,): 1})

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import select
+from collections import Counter
 from typing import TYPE_CHECKING, Protocol, cast
 
 from proxy.errors import AnswerTimedOut, ConnectionLost, ProxyError
@@ -26,6 +27,10 @@ _HIGH_WATER = 256 * 1024
 """Bytes of an answer that may wait for a slow caller before upstream is no longer read."""
 
 _FIRST_REFUSAL = 400
+
+CAUSES = ("idle", "upstream", "abandoned", "failed", "stopped")
+"""Why a connection ends: it rested for too long, upstream closed it or said that it would, an exchange was not brought
+to its end by us or by the caller, or it failed, or the sidecar stopped."""
 
 
 class Timeouts(Protocol):
@@ -134,9 +139,9 @@ class Exchange:
         if error is None:
             self._sent()
         elif isinstance(error, ProxyError):
-            self._connection.fail(error)
+            self._connection.fail(error, "abandoned")
         else:
-            self._connection.fail(ConnectionLost("the request could not be sent to its end"))
+            self._connection.fail(ConnectionLost("the request could not be sent to its end"), "abandoned")
 
     def _sent(self) -> None:
         self.sent_whole = True
@@ -198,9 +203,16 @@ class Connection(asyncio.Protocol):
     """One HTTP/1.1 connection to upstream, with one exchange at a time."""
 
     def __init__(
-        self, timeouts: Timeouts, on_free: Callable[[Connection], None], audience: Origin | None = None
+        self,
+        timeouts: Timeouts,
+        on_free: Callable[[Connection], None],
+        ended: Counter[str] | None = None,
+        audience: Origin | None = None,
     ) -> None:
-        """`on_free` is called at the end of each exchange, whether the connection is still open or not."""
+        """`on_free` is called at the end of each exchange, whether the connection is still open or not.
+
+        `ended` counts why connections end.
+        """
         self.loop = asyncio.get_running_loop()
         self.audience = audience
         self.closed = False
@@ -208,6 +220,7 @@ class Connection(asyncio.Protocol):
         """How many have ended."""
         self._timeouts = timeouts
         self._on_free = on_free
+        self._ended = Counter() if ended is None else ended
         self._exchange: Exchange | None = None
         self._transport: asyncio.Transport
         self._writable: asyncio.Future[None] | None = None  # set while the transport can take no more
@@ -230,7 +243,7 @@ class Connection(asyncio.Protocol):
         self._exchange = None
         self.exchanges += 1
         if not exchange.reusable:
-            self.close()
+            self.close("upstream" if exchange.response.ended else "abandoned")
         self._on_free(self)
 
     def rest(self, seconds: float) -> None:
@@ -249,16 +262,18 @@ class Connection(asyncio.Protocol):
         """Whether neither side has closed the connection, as far as is known."""
         return not self.closed and not self._transport.is_closing()
 
-    def close(self) -> None:
+    def close(self, cause: str) -> None:
         """Close at once; what is not sent yet is dropped."""
         if not self.closed:
             self.closed = True
+            self._ended[cause] += 1
             self._disarm()
             self._transport.abort()
 
-    def fail(self, error: ProxyError) -> None:
+    def fail(self, error: ProxyError, cause: str | None = None) -> None:
         """Close, and tell the exchange under way why."""
-        self.close()
+        under_way = self._exchange is not None and not self._exchange.response.ended
+        self.close(cause or ("failed" if under_way else "upstream"))
         if self._exchange is not None:
             self._exchange.failed(error)
 
@@ -299,7 +314,7 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self._exchange is None:
-            self.close()  # nobody asked for anything
+            self.close("upstream")  # nobody asked for anything
             return
         try:
             self._exchange.received(data)
@@ -363,7 +378,7 @@ class Connection(asyncio.Protocol):
         if self.loop.time() < self._deadline:
             self._timer = self.loop.call_at(self._deadline, self._tick)
         else:
-            self.fail(self._timed_out())
+            self.fail(self._timed_out(), "idle" if self._exchange is None else "failed")
 
     def _timed_out(self) -> AnswerTimedOut:
         exchange = self._exchange

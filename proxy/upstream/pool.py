@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from typing import TYPE_CHECKING
 
 from proxy.errors import CannotConnect, ConnectionLost, Draining
-from proxy.upstream.connection import Connection, Exchange, Timeouts
+from proxy.observe import PoolReading
+from proxy.upstream.connection import CAUSES, Connection, Exchange, Timeouts
 
 if TYPE_CHECKING:
     from proxy.config import Origin
@@ -38,6 +39,10 @@ class Pool:
         self._idle: deque[Connection] = deque()  # the longest idle on the left
         self._busy: set[Connection] = set()
         self._closed = False
+        self._connections = connections
+        self._opened = 0
+        self._reused = 0
+        self._ended = Counter(dict.fromkeys(CAUSES, 0))
 
     async def begin(self, *, head_only: bool = False, fresh: bool = False) -> Exchange:
         """Return an exchange on an open connection, of which nothing is written yet; whoever holds it releases it.
@@ -52,7 +57,11 @@ class Pool:
         else:
             await self._slots.acquire()
         try:
-            connection = (None if fresh else self._rested()) or await self._fresh()
+            connection = None if fresh else self._rested()
+            if connection is None:
+                connection = await self._fresh()
+            else:
+                self._reused += 1
         except BaseException:
             self._slots.release()
             raise
@@ -64,13 +73,16 @@ class Pool:
             connection = self._idle.pop()
             if connection.is_fresh():
                 return connection
-            connection.close()
+            connection.close("upstream")
         return None
 
     async def _fresh(self) -> Connection:
         if self._closed:
             raise Draining("the sidecar has stopped", retry_after=1)
-        connection = await self._dial(lambda: Connection(self._timeouts, self._freed, self._audience))
+        connection = await self._dial(
+            lambda: Connection(self._timeouts, self._freed, self._ended, self._audience)
+        )
+        self._opened += 1
         if not connection.is_open():
             raise CannotConnect(f"{self._dial.host}:{self._dial.port} closed the connection at once")
         return connection
@@ -88,4 +100,9 @@ class Pool:
         """Close every connection, those with an exchange under way too, and open no more."""
         self._closed = True
         for connection in (*self._idle, *self._busy):
-            connection.fail(ConnectionLost("the sidecar stopped before the answer was whole"))
+            connection.fail(ConnectionLost("the sidecar stopped before the answer was whole"), "stopped")
+
+    def reading(self) -> PoolReading:
+        """Tell how many connections there are, and what became of the others."""
+        idle = sum(connection.is_open() for connection in self._idle)
+        return PoolReading(idle, len(self._busy), self._connections, self._opened, self._reused, self._ended)

@@ -394,7 +394,7 @@ async def test_cancelling_at_any_moment_costs_nothing(  # noqa: C901 - a small w
             if kept:
                 await use_all(pool, 2)
             while pool._idle and not kept:
-                pool._idle.pop().close()
+                pool._idle.pop().close("idle")
             before = list(origin.visits)
             task = asyncio.create_task(exchange_once())
             for _ in range(steps):
