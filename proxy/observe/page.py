@@ -41,10 +41,10 @@ LABELS = {
     "api": f"The API, `2.0` or `3.0`; `{NONE}` where a request is for none, as one that the guard kept out.",
     "cause": (
         "Of a refusal: `host`, a Host that is not ours; `origin`, a web page that was not let in; `form`, a target,"
-        " method or protocol that is not forwarded; `caller-token`; `rule`, none lets it pass; `token-endpoint`, a login"
-        " where `token_endpoint` is `deny`. Of the end of a connection: `idle` for too long; `upstream` closed it, or said"
-        " that it would; `abandoned` by the caller or by us inside an exchange; `failed` inside one; `stopped` with the"
-        " sidecar."
+        " method or protocol that is not forwarded; `caller-token`; `rule`, none lets it pass; `token-endpoint`, a"
+        " login where `token_endpoint` is `deny`. Of the end of a connection: `idle` for too long; `upstream` closed it"
+        " or said that it would; `abandoned` by the caller or by us inside an exchange; `failed` inside one; `stopped`"
+        " with the sidecar."
     ),
     "error": (
         "The name of the error, as in [the outcome contract](outcome.md#every-error); `caller-gone` where the caller"
@@ -55,13 +55,14 @@ LABELS = {
     "origin": f"Whose answer the caller got: `upstream`, `sidecar`, or `{NONE}` where it left before.",
     "outcome": "`not-sent`, `answered` or `unknown`: see [the outcome contract](outcome.md).",
     "reason": (
-        "Why the login began: `first`, `rejected`, `expired`, `scheduled`, `retry`; `look`, where a newer token was found"
-        " in a shared store."
+        "Why the login began: `first`, `rejected`, `expired`, `scheduled`, `retry`; `look`, where a newer token was"
+        " found in a shared store."
     ),
     "result": (
         "Of a login: `granted`; `shared`, another sidecar's token was taken instead; or the name of the error. Of a"
-        " 401: `replayed`; `too-large`, the body was not held, or the 401 itself was too long to keep; `permission`, a new"
-        " token would not help or did not; `failed`, no new token was got, or the second exchange brought no answer."
+        " 401: `replayed`; `too-large`, the body was not held, or the 401 itself was too long to keep; `permission`, a"
+        " new token would not help or did not; `failed`, no new token was got, or the second exchange brought no"
+        " answer."
     ),
     "state": (
         f"Of connections: `idle`, `busy`. Of a login: {_listed(LOGIN_STATES)}. Of readiness:"
