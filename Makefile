@@ -10,7 +10,7 @@ FUZZ_FOUND := $(VENV)/fuzz-found
 
 .PHONY: help
 help: ## Show this help.
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
 
 .PHONY: run
 run: $(VENV)/run ## Start the demo: a fake Invoisys with a sidecar in front of it.
@@ -54,9 +54,10 @@ format: $(VENV)/dev ## Put the code into the one form.
 schema: $(VENV)/run ## Write config.schema.json anew.
 	$(BIN)/python -m proxy schema > config.schema.json
 
-.PHONY: metrics-doc
-metrics-doc: $(VENV)/run ## Write docs/metrics.md anew.
-	$(BIN)/python -m proxy.observe.page > docs/metrics.md
+.PHONY: docs
+docs: $(VENV)/run ## Write docs/metrics.md and docs/logs.md anew.
+	$(BIN)/python -m proxy.observe.metrics_page > docs/metrics.md
+	$(BIN)/python -m proxy.observe.log_page > docs/logs.md
 
 .PHONY: lock
 lock: $(VENV)/dev ## Lock the newest versions that fit, with their hashes.

@@ -173,8 +173,10 @@ def _schema(_options: argparse.Namespace) -> int:
 def _set_up_log(config: Config) -> AccessLog:
     from proxy.observe import set_up
 
-    by_default: Literal["json", "text"] = "text" if sys.stdout.isatty() else "json"
-    return set_up(config.log.level, config.log.format or by_default, sys.stdout.buffer)
+    terminal = sys.stdout.isatty()
+    by_default: Literal["json", "text"] = "text" if terminal else "json"
+    colours = terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    return set_up(config.log.level, config.log.format or by_default, sys.stdout.buffer, colours=colours)
 
 
 def _within_loop(work: Coroutine[None, None, int]) -> int:

@@ -124,6 +124,7 @@ class Forward:
         check_message(request.version, target, request.raw_headers)
         self._guard.check(request.method, target, request.headers)
         if page is not None and is_preflight(request.method, request.headers):
+            line.own = True
             answer.allow(page, request.headers)
             return
         if request.method == "POST" and is_token_path(target):

@@ -1,32 +1,42 @@
 """The log: one line an event on standard output, as JSON or as text for a person.
 
 There are two kinds of lines. Those about requests are structs that are encoded and written in batches, off the way of
-the request; everything else goes through `logging`, with an `event` and further fields in `extra`.
+the request; everything else goes through `logging`, with an `event` and further fields in `extra`. Which events there
+are stands in `events`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
+import re
 import time
-from typing import TYPE_CHECKING, BinaryIO, Literal
+import traceback
+from typing import TYPE_CHECKING, BinaryIO, Generic, Literal, TypeVar
 
 import msgspec
-from aiohttp.http_exceptions import HttpProcessingError
+
+from proxy.observe.forms import JsonForm, TextForm
+from proxy.observe.repeats import Repeats
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from types import TracebackType
+    from collections.abc import Callable, Hashable
 
-    _ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
+    from proxy.observe.repeats import Repeated
+
+T = TypeVar("T")
+Form = JsonForm | TextForm
 
 _BATCH_EVERY = 0.02
 """Seconds that a request's line may wait for others."""
 
-_OWN_FIELDS = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName", "color_message"}
+_READING = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
+"""Methods that make no document."""
 
-_json = msgspec.json.Encoder(enc_hook=str)
+_MENDS = {"login": "login-failed", "store-back": "store-degraded"}
+"""Events with which a failure of the other kind, of the same account and API, is over."""
+
+_NUMBERS = re.compile(r"0x[0-9a-f]+|[0-9]+")
 
 
 class RequestLine(msgspec.Struct, omit_defaults=True):
@@ -57,12 +67,6 @@ class RequestLine(msgspec.Struct, omit_defaults=True):
     """The caller got an answer of the sidecar's own."""
     error: str | None = None
     detail: str | None = None
-
-
-class _JsonLine(msgspec.Struct):
-    time: str
-    level: str
-    event: str
 
 
 class Lines:
@@ -97,102 +101,120 @@ class Lines:
             return
 
 
-class AccessLog:
-    """Writes a line for each request, unless only warnings are asked for."""
+class _Alike(Generic[T]):
+    """Writes failures: the first of a kind at once, those that follow together."""
 
-    def __init__(self, lines: Lines, form: Callable[[RequestLine], bytes], *, enabled: bool = True) -> None:
+    def __init__(self, write: Callable[[T, Repeated[T] | None], None]) -> None:
+        self._write = write
+        self._repeats: Repeats[T] = Repeats()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def tell(self, kind: Hashable, what: T) -> None:
+        """Write a failure, or count it."""
+        self._tell_due()
+        if self._repeats.is_first(kind, what, time.monotonic()):
+            self._write(what, None)
+        self._set_timer()
+
+    def end(self, which: Callable[[Hashable], bool] = lambda _: True) -> None:
+        """Write what is still to be told, because the cause is gone or nothing follows."""
+        for repeated in self._repeats.end(which):
+            self._write(repeated.last, repeated)
+
+    def _tell_due(self) -> None:
+        for repeated in self._repeats.due(time.monotonic()):
+            self._write(repeated.last, repeated)
+
+    def _set_timer(self) -> None:
+        at = self._repeats.next_end
+        if self._timer is not None or at is None:
+            return
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            return  # the next failure, or the end, tells what is due
+        self._timer = loop.call_later(max(0.0, at - time.monotonic()), self._time_came)
+
+    def _time_came(self) -> None:
+        self._timer = None
+        self._tell_due()
+        self._set_timer()
+
+
+class AccessLog:
+    """Writes a line for each request; where only warnings are asked for, those that failed, the like ones together."""
+
+    def __init__(self, lines: Lines, form: Form, level: int = logging.INFO, events: _Handler | None = None) -> None:
         self._lines = lines
         self._form = form
-        self._enabled = enabled
+        self._each = level <= logging.INFO
+        self._failed = level <= logging.WARNING
+        self._alike = _Alike(self._write)
+        self._events = events
 
     def write(self, line: RequestLine) -> None:
         """Write one line, soon."""
-        if self._enabled:
-            self._lines.add_soon(self._form(line))
+        if self._each:
+            self._lines.add_soon(self._form.request(line))
+        elif self._failed and line.error is not None:
+            if line.method not in _READING and line.outcome != "not-sent":
+                self._lines.add_soon(self._form.request(line))  # each may be a document that somebody has to query
+            else:
+                self._alike.tell((line.listener, line.api, line.error, line.outcome), line)
 
     def flush(self) -> None:
-        """Write what waits."""
+        """Write what waits, and what was only counted so far."""
+        self._alike.end()
+        if self._events is not None:
+            self._events.alike.end()
         self._lines.flush()
 
+    def _write(self, line: RequestLine, repeated: Repeated[RequestLine] | None) -> None:
+        self._lines.add_soon(self._form.request(line, repeated))
 
-def set_up(level: str, form: Literal["json", "text"], stream: BinaryIO) -> AccessLog:
+
+def set_up(level: str, form: Literal["json", "text"], stream: BinaryIO, *, colours: bool = False) -> AccessLog:
     """Send all logging to `stream` and return the log for requests."""
     lines = Lines(stream)
-    handler = _Handler(lines, _event_as_json if form == "json" else _event_as_text)
+    shape = JsonForm() if form == "json" else TextForm(colours=colours)
+    handler = _Handler(lines, shape)
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
     ours = logging.getLogger("proxy")
     ours.setLevel(level.upper())
-    form_request = _request_as_json if form == "json" else _request_as_text
-    return AccessLog(lines, form_request, enabled=ours.isEnabledFor(logging.INFO))
+    return AccessLog(lines, shape, ours.level, handler)
 
 
 class _Handler(logging.Handler):
-    def __init__(self, lines: Lines, form: Callable[[logging.LogRecord], bytes]) -> None:
+    def __init__(self, lines: Lines, form: Form) -> None:
         super().__init__()
         self._lines = lines
         self._form = form
+        self.alike = _Alike(self._write)
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._lines.add(self._form(record))
+        event, of = getattr(record, "event", record.name), _of(record)
+        if record.levelno >= logging.WARNING:
+            self.alike.tell((event, of, _kind(record)), record)
+            return
+        if event in _MENDS:
+            self.alike.end(lambda kind: isinstance(kind, tuple) and kind[:2] == (_MENDS[event], of))
+        self._write(record, None)
+
+    def _write(self, record: logging.LogRecord, repeated: Repeated[logging.LogRecord] | None) -> None:
+        self._lines.add(self._form.event(record, repeated))
 
 
-def _event_as_json(record: logging.LogRecord) -> bytes:
-    fields: dict[str, object] = {
-        "time": _utc(record.created),
-        "level": record.levelname.lower(),
-        "event": getattr(record, "event", record.name),
-        "message": record.getMessage(),
-    }
-    fields |= {name: value for name, value in record.__dict__.items() if name not in _OWN_FIELDS and name != "event"}
-    if record.exc_info is not None:
-        fields["exception"] = _traceback(record.exc_info)
-    try:
-        return _json.encode(fields) + b"\n"
-    except UnicodeEncodeError:  # bytes that are not UTF-8, in the path of a file, stand in texts as lone surrogates
-        return json.dumps(fields, default=str).encode() + b"\n"
+def _of(record: logging.LogRecord) -> tuple[object, object]:
+    return getattr(record, "account", None), getattr(record, "api", None)
 
 
-def _event_as_text(record: logging.LogRecord) -> bytes:
-    text = f"{_clock(record.created)} {record.levelname.lower():7} {record.getMessage()}"
-    if record.exc_info is not None:
-        text += "\n" + _traceback(record.exc_info)
-    return text.encode("utf-8", "backslashreplace") + b"\n"
-
-
-def _traceback(exc_info: _ExcInfo) -> str:
-    """Write a traceback, but of an error of aiohttp's parser only its name: its text quotes what could not be read."""
-    error = exc_info[1]
-    while error is not None:
-        if isinstance(error, HttpProcessingError):
-            return type(error).__name__
-        error = error.__cause__ or error.__context__
-    return logging.Formatter().formatException(exc_info)
-
-
-def _request_as_json(line: RequestLine) -> bytes:
-    head = _json.encode(_JsonLine(_utc(time.time()), "info", "request"))
-    return head[:-1] + b"," + _json.encode(line)[1:] + b"\n"
-
-
-def _request_as_text(line: RequestLine) -> bytes:
-    text = f"{_clock(time.time())} {line.status or '---'} {line.method} {line.path} {line.duration_ms:.1f} ms"
-    if line.upstream_ms is not None:
-        text += f" (upstream {line.upstream_ms:.1f} ms)"
-    if line.replayed:
-        text += " replayed after a 401"
-    if line.upstream_status is not None:
-        text += f" upstream answered {line.upstream_status}"
-    if line.error is not None:
-        text += f" {line.outcome}: {line.detail or line.error}"
-    return text.encode() + b"\n"
-
-
-def _utc(seconds: float) -> str:
-    whole, fraction = divmod(seconds, 1)
-    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(whole))}.{int(fraction * 1000):03d}Z"
-
-
-def _clock(seconds: float) -> str:
-    return time.strftime("%H:%M:%S", time.localtime(seconds))
+def _kind(record: logging.LogRecord) -> tuple[object, ...]:
+    """Return what failures have in common that are alike: their words without numbers, and where they were raised."""
+    words = f"{record.levelname} {_NUMBERS.sub('0', record.getMessage())}"
+    error = getattr(record, "error", None)
+    if record.exc_info is None:
+        return words, error
+    kind, _, frames = record.exc_info
+    return words, error, kind, *((frame.f_code, line) for frame, line in traceback.walk_tb(frames))

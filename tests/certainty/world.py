@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import io
+import logging
 from typing import TYPE_CHECKING
 
 from proxy.assembly import Assembly
 from proxy.config import load
 from proxy.fake import PASSWORD, USERNAME, FakeInvoisys
 from proxy.observe import AccessLog
+from proxy.observe.forms import JsonForm
 from proxy.observe.logs import Lines
 from tests.certainty.origin import Parsed, parse
 from tests.support.wire import PATIENCE, connect
@@ -69,7 +71,7 @@ class World:
             "INVOISYS_API_3_0_URL": url,
             "INVOISYS_API_3_0_TOKEN_URL": f"{token_server}/v1/token",
         }
-        self._rooms = Assembly(load(config, env), env, AccessLog(Lines(io.BytesIO()), lambda _: b""))
+        self._rooms = Assembly(load(config, env), env, AccessLog(Lines(io.BytesIO()), JsonForm(), logging.CRITICAL))
         self.url = await self._rooms.listeners[0].open(100)
 
     async def close(self) -> None:

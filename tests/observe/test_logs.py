@@ -13,6 +13,7 @@ from aiohttp.http_exceptions import BadHttpMessage
 
 from proxy.observe import RequestLine, set_up
 from proxy.observe.logs import Lines
+from proxy.observe.steps import ERRORS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -58,7 +59,8 @@ class Stream(io.BytesIO):
 
 
 def line(**more: Any) -> RequestLine:
-    return RequestLine(request_id="1f2e-7", listener="127.0.0.1:8080", method="POST", path="/api/nfe/envio", **more)
+    usual: dict[str, Any] = {"method": "POST", "path": "/api/nfe/envio"}
+    return RequestLine(request_id="1f2e-7", listener="127.0.0.1:8080", **usual | more)
 
 
 def said(stream: io.BytesIO) -> list[dict[str, Any]]:
@@ -73,10 +75,12 @@ def test_an_event_as_json() -> None:
     stream = Stream()
     set_up("info", "json", stream)
     logging.getLogger("proxy.tokens").warning(
-        "the login failed %d times", 3, extra={"event": "login-failed", "account": "default", "wait": 1.5}
+        "the login failed %d times",
+        3,
+        extra={"event": "login-failed", "account": "default", "wait": 1.5, "error": "grant-refused"},
     )
     (event,) = said(stream)
-    assert list(event) == ["time", "level", "event", "message", "account", "wait"]
+    assert list(event) == ["time", "level", "event", "message", "account", "wait", "error", "next_step"]
     assert event == {
         "time": "2027-01-15T08:00:00.062Z",
         "level": "warning",
@@ -84,6 +88,8 @@ def test_an_event_as_json() -> None:
         "message": "the login failed 3 times",
         "account": "default",
         "wait": 1.5,
+        "error": "grant-refused",
+        "next_step": "Correct token_url of the API: this one does not take passwords.",
     }
     assert stream.flushes == 1
 
@@ -173,6 +179,159 @@ def test_a_message_that_cannot_be_encoded_stops_nothing(form: Any, text: str) ->
     assert b"cannot read" in stream.getvalue()
 
 
+# --- Failures that are alike ------------------------------------------------------------------------------------------
+
+
+class Clock:
+    """The monotonic clock, under the test's hand."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr(time, "monotonic", made)
+    return made
+
+
+def fail(wait: int, account: str = "default", error: str = "login-unreachable") -> None:
+    logging.getLogger("proxy.tokens").warning(
+        "no new token: refused; the next login is in %d s",
+        wait,
+        extra={"event": "login-failed", "api": "2.0", "account": account, "error": error},
+    )
+
+
+def test_a_thousand_failures_are_two_lines(clock: Clock) -> None:
+    stream = Stream()
+    log = set_up("info", "json", stream)
+    for number in range(1000):
+        fail(number)
+    assert len(said(stream)) == 1
+    log.flush()
+    first, rest = said(stream)
+    assert "repeated" not in first
+    assert (rest["repeated"], rest["within_s"], rest["event"]) == (999, 60.0, "login-failed")
+    assert rest["message"].endswith("in 999 s")
+
+
+def test_other_accounts_errors_and_words_are_told(clock: Clock) -> None:
+    stream = Stream()
+    set_up("info", "json", stream)
+    for _ in range(3):
+        fail(1)
+        fail(1, account="second")
+        fail(1, error="login-timeout")
+        logging.getLogger("proxy").warning("INVOISYS_A: unknown", extra={"event": "unknown-variable"})
+        logging.getLogger("proxy").warning("INVOISYS_B: unknown", extra={"event": "unknown-variable"})
+    assert len(said(stream)) == 5
+
+
+def test_the_next_failure_tells_what_is_due(clock: Clock) -> None:
+    stream = Stream()
+    set_up("info", "text", stream)
+    for wait in (1, 2, 4):
+        fail(wait)
+    clock.now += 60
+    fail(8)
+    first, rest = (text.partition(" ")[2] for text in stream.getvalue().decode().splitlines())
+    assert first.startswith("warning no new token: refused; the next login is in 1 s (default, 2.0). The sidecar tries")
+    assert rest.startswith("warning 2 more like it in the last minute: no new token: refused; the next login is in 4 s")
+
+
+async def test_what_is_due_is_told_in_its_time(clock: Clock) -> None:
+    stream = Stream()
+    set_up("info", "json", stream)
+    fail(1)
+    fail(2)
+    stream.written.clear()
+    (timer,) = (handle for handle in timers() if handle.when() - asyncio.get_running_loop().time() > 50)
+    clock.now += 60
+    timer._run()
+    timer.cancel()
+    assert stream.written.is_set()
+    assert said(stream)[-1]["repeated"] == 1
+
+
+def timers() -> list[asyncio.TimerHandle]:
+    return [handle for handle in asyncio.get_running_loop()._scheduled if not handle.cancelled()]  # type: ignore[attr-defined]
+
+
+def test_a_new_token_ends_a_row_of_failed_logins(clock: Clock) -> None:
+    stream = Stream()
+    set_up("info", "json", stream)
+    fail(1)
+    fail(2)
+    fail(1, account="second")
+    fail(2, account="second")
+    logging.getLogger("proxy").info("a new token", extra={"event": "login", "api": "2.0", "account": "default"})
+    fail(1)
+    fail(4, account="second")
+    told = [(event["event"], event["account"], event.get("repeated")) for event in said(stream)]
+    assert told == [
+        ("login-failed", "default", None),
+        ("login-failed", "second", None),
+        ("login-failed", "default", 1),
+        ("login", "default", None),
+        ("login-failed", "default", None),
+    ]
+
+
+def test_defects_are_alike_where_they_were_raised(clock: Clock) -> None:
+    stream = Stream()
+    set_up("info", "json", stream)
+
+    nothing: dict[str, int] = {}
+
+    def defect(what: Any) -> None:
+        try:
+            what()
+        except (ZeroDivisionError, KeyError):
+            logging.getLogger("proxy").exception("a request met a defect", extra={"event": "defect"})
+
+    for _ in range(3):
+        defect(lambda: 1 // 0)
+        defect(lambda: nothing["key"])
+    logging.getLogger("proxy").error("a defect", exc_info=ValueError("never raised"), extra={"event": "defect"})
+    kinds = [event["exception"].splitlines()[-1] for event in said(stream)]
+    assert kinds == [
+        "ZeroDivisionError: integer division or modulo by zero",
+        "KeyError: 'key'",
+        "ValueError: never raised",
+    ]
+
+
+# --- On a terminal ----------------------------------------------------------------------------------------------------
+
+
+async def test_colours_are_only_where_they_are_asked_for() -> None:
+    for colours in (False, True):
+        stream = Stream()
+        log = set_up("info", "text", stream, colours=colours)
+        fail(1)
+        for status in (0, 200, 304, 404, 502):
+            log.write(line(status=status))
+        log.flush()
+        coloured = [b"\x1b[" in text for text in stream.getvalue().splitlines()]
+        assert coloured == [colours] * 6
+        assert stream.getvalue().count(b"\x1b[0m") * 2 == stream.getvalue().count(b"\x1b[")
+
+
+async def test_no_text_acts_on_a_terminal() -> None:
+    stream = Stream()
+    log = set_up("info", "text", stream)
+    logging.getLogger("proxy").warning("said %s", "\x1b[2J\x07\r\n\x9b")
+    log.write(line(error="login-failed", detail="\x1b]0;title\x07"))
+    log.flush()
+    assert not re.search(rb"[\x00-\x09\x0b-\x1f\x7f]|\xc2[\x80-\x9f]", stream.getvalue())
+    assert stream.getvalue().count(b"\n") == 2
+
+
 # --- Requests ---------------------------------------------------------------------------------------------------------
 
 
@@ -193,10 +352,11 @@ async def test_a_request_as_json() -> None:
     )
     log.flush()
     assert stream.getvalue() == (
-        b'{"time":"2027-01-15T08:00:00.062Z","level":"info","event":"request","request_id":"1f2e-7",'
+        b'{"time":"2027-01-15T08:00:00.062Z","level":"warning","event":"request","request_id":"1f2e-7",'
         b'"listener":"127.0.0.1:8080","method":"POST","path":"/api/nfe/envio","api":"2.0","status":502,'
         b'"outcome":"unknown","duration_ms":12.5,"bytes_sent":321,"error":"connection-lost",'
-        b'"detail":"the \\"connection\\" ended"}\n'
+        b'"detail":"the \\"connection\\" ended",'
+        b'"next_step":"Query the document by access key before anybody sends it again."}\n'
     )
 
 
@@ -220,11 +380,11 @@ async def test_what_is_not_there_is_not_said() -> None:
         ({"upstream_status": 201}, "--- POST /api/nfe/envio 0.0 ms upstream answered 201"),
         (
             {"status": 502, "outcome": "unknown", "error": "connection-lost", "detail": "the connection ended"},
-            "502 POST /api/nfe/envio 0.0 ms unknown: the connection ended",
+            "502 POST /api/nfe/envio 0.0 ms unknown: the connection ended. " + ERRORS["connection-lost"],
         ),
         (
             {"outcome": "unknown", "error": "caller-gone"},
-            "--- POST /api/nfe/envio 0.0 ms unknown: caller-gone",
+            "--- POST /api/nfe/envio 0.0 ms unknown: caller-gone. " + ERRORS["caller-gone"],
         ),
     ],
 )
@@ -241,6 +401,42 @@ async def test_requests_are_of_the_level_info(level: str, shown: int) -> None:
     stream = Stream()
     log = set_up(level, "json", stream)
     log.write(line())
+    log.flush()
+    assert len(said(stream)) == shown
+
+
+FAILED = {"status": 502, "outcome": "not-sent", "error": "connection-refused", "detail": "nothing listens there"}
+
+
+@pytest.mark.parametrize(
+    ("level", "shown"), [("debug", [None] * 5), ("info", [None] * 5), ("warning", [None, 4]), ("error", [])]
+)
+async def test_requests_that_failed_are_warnings(level: str, shown: list[int | None]) -> None:
+    stream = Stream()
+    log = set_up(level, "json", stream)
+    for _ in range(5):
+        log.write(line(**FAILED))
+    log.flush()
+    assert [event.get("repeated") for event in said(stream)] == shown
+    assert {event["level"] for event in said(stream)} <= {"warning"}
+    assert {event["next_step"] for event in said(stream)} <= {ERRORS["connection-refused"].replace("`", "")}
+
+
+@pytest.mark.parametrize(
+    ("said_of_it", "shown"),
+    [
+        ({"outcome": "unknown", "error": "connection-lost", "status": 502}, 5),
+        ({"outcome": "unknown", "error": "caller-gone"}, 5),
+        ({"outcome": "answered", "error": "caller-gone", "upstream_status": 200}, 5),
+        ({"outcome": "unknown", "error": "connection-lost", "status": 502, "method": "GET"}, 2),
+        (FAILED, 2),
+    ],
+)
+async def test_what_may_have_made_a_document_is_never_summarised(said_of_it: dict[str, Any], shown: int) -> None:
+    stream = Stream()
+    log = set_up("warning", "json", stream)
+    for _ in range(5):
+        log.write(line(**said_of_it))
     log.flush()
     assert len(said(stream)) == shown
 

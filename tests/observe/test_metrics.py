@@ -14,7 +14,7 @@ from proxy.errors import Outcome, ProxyError
 from proxy.observe import Level, Metrics, PoolReading, RequestLine, StoreReading, TokenReading
 from proxy.observe.families import FAMILIES, REQUEST_SECONDS
 from proxy.observe.metrics import LOGIN_STATES, READINESS_STATES
-from proxy.observe.page import LABELS, page
+from proxy.observe.metrics_page import LABELS, page
 from proxy.observe.requests import CAUSES, OUTCOMES
 from proxy.tokens.states import LoginState
 from tests.support.processes import ROOT
@@ -96,7 +96,7 @@ def test_all_that_is_defined_is_told_and_all_that_is_told_is_defined() -> None:
 
 
 def test_the_page_is_current() -> None:
-    assert (ROOT / "docs" / "metrics.md").read_text() == page(), "make metrics-doc writes it anew"
+    assert (ROOT / "docs" / "metrics.md").read_text() == page(), "make docs writes it anew"
 
 
 def test_the_page_has_every_label() -> None:

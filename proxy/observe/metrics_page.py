@@ -1,4 +1,4 @@
-"""`docs/metrics.md`, written from the definitions: `python -m proxy.observe.page > docs/metrics.md`."""
+"""`docs/metrics.md`, written from the definitions: `python -m proxy.observe.metrics_page > docs/metrics.md`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from proxy.observe.requests import METHODS, NONE, OTHER
 _HEAD = """\
 # Metrics
 
-<!-- Written by `make metrics-doc`; the definitions stand in proxy/observe/families.py. -->
+<!-- Written by `make docs`; the definitions stand in proxy/observe/families.py. -->
 
 `GET /metrics` at the operator's port (`admin.bind`), in Prometheus' text format, or in OpenMetrics for those who
 ask for it. It answers any `Host`. A dashboard for Grafana and rules for alerts stand in
@@ -55,8 +55,8 @@ LABELS = {
     "origin": f"Whose answer the caller got: `upstream`, `sidecar`, or `{NONE}` where it left before.",
     "outcome": "`not-sent`, `answered` or `unknown`: see [the outcome contract](outcome.md).",
     "reason": (
-        "Why the login began: `first`, `rejected`, `expired`, `scheduled`, `retry`; `look`, where a newer token was"
-        " found in a shared store."
+        "Why the login began: `first`, `rejected`, `expired`, `scheduled`, `retry`; `asked`, by an operator; `look`,"
+        " where a newer token was found in a shared store."
     ),
     "result": (
         "Of a login: `granted`; `shared`, another sidecar's token was taken instead; or the name of the error. Of a"

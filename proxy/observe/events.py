@@ -1,0 +1,127 @@
+"""Every event of the log: what it means, which fields it has, and what to do next. `docs/logs.md` is written from here.
+
+The fields that every line has (`time`, `level`, `event`, `message`) are not listed; nor are `repeated` and `within_s`,
+which any warning or error may have, and `next_step`, which they have where there is something to do.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Event(NamedTuple):
+    """One kind of line."""
+
+    level: str
+    means: str
+    next_step: str = ""
+    """What to do about a warning or an error; empty where it depends on the `error` that the line names."""
+    fields: tuple[str, ...] = ()
+
+
+_ACCOUNT = ("api", "account")
+
+EVENTS = {
+    # --- From start to stop
+    "listening": Event(
+        "info", "The sidecar has started, and listens.", fields=("listeners", "admin", "environment")
+    ),
+    "stopping": Event("info", "The sidecar was told to stop, and finishes the requests in flight."),
+    "stopped": Event(
+        "warning",
+        "A second signal ended the sidecar before all requests were finished.",
+        "Give it longer than `drain.timeout` to stop. Query the documents that were in flight by access key.",
+    ),
+    "unknown-variable": Event(
+        "warning",
+        "An environment variable begins with `INVOISYS_` and is none of ours.",
+        "Correct its name, or remove it; the message suggests one that is close.",
+    ),
+    # --- Requests
+    "request": Event(
+        "info; warning where it ended in an error",
+        "A request has ended. One line each; below the level `info` see [above](#what-is-told-at-which-level).",
+        fields=(
+            "request_id", "listener", "method", "path", "api", "status", "outcome", "duration_ms", "upstream_ms",
+            "bytes_sent", "upstream_status", "replayed", "replay", "resent", "own", "error", "detail",
+        ),
+    ),
+    "malformed-request": Event(
+        "warning",
+        "What a caller sent could not be read as a request, and was refused.",
+        "See what speaks to this port: a client with a defect, TLS, or a scanner.",
+    ),
+    "defect": Event(
+        "error",
+        "A defect of the sidecar: something happened that its authors did not expect.",
+        "Report it, with the `exception` of the line. Query the document by access key before anybody sends it again.",
+        fields=("exception",),
+    ),
+    # --- Tokens
+    "login": Event(
+        "info",
+        "There is a new token: from a login, `granted`, or from another sidecar, `shared`.",
+        fields=(*_ACCOUNT, "reason", "result", "generation", "expires_in"),
+    ),
+    "login-failed": Event(
+        "warning",
+        "A login gave no token; the message says why, and when the next one is.",
+        fields=(*_ACCOUNT, "reason", "error"),
+    ),
+    "login-elsewhere": Event("info", "Another sidecar of this host is logging in; this one waits for its token."),
+    "tokens-lost": Event(
+        "warning",
+        "Invoisys rejects good tokens again and again.",
+        "Find what else logs in as this user, and let all share one `tokens.store`; or see which path it may not use.",
+        fields=(*_ACCOUNT, "rejections"),
+    ),
+    "expires-in-unusable": Event(
+        "warning",
+        "A login did not say how long its token lives.",
+        "Nothing, if requests go well: a 401 has it replaced. Else check `token_url`.",
+    ),
+    "clock-skew": Event(
+        "warning",
+        "This machine's clock is more than a minute away from the login server's.",
+        "Have the clock set by NTP: SEFAZ rejects documents from the future.",
+    ),
+    "credentials-unreadable": Event(
+        "warning",
+        "A file of credentials is empty, gone or not to be read; the last good ones are used.",
+        "Put the file back, readable by the sidecar's user.",
+    ),
+    # --- Callers' own tokens
+    "caller-tokens-unreadable": Event(
+        "warning",
+        "A `caller_token_file` is empty, gone or faulty; the last good tokens hold.",
+        "Put the file back, with one token or two.",
+    ),
+    "caller-tokens-changed": Event("info", "Other caller tokens stand in the file, and hold from now on."),
+    # --- The store of tokens
+    "store-lock-stuck": Event(
+        "warning",
+        "Another process keeps the lock of the file of tokens; this sidecar logs in without it.",
+        "See which sidecar of this host hangs, and restart it.",
+    ),
+    "store-damaged": Event(
+        "warning",
+        "The file of tokens could not be read, and was set aside.",
+        "Look at what was set aside, then remove it; see what else writes to that folder.",
+    ),
+    "store-failed": Event(
+        "warning",
+        "The file of tokens cannot be read, written or locked; this sidecar logs in for itself.",
+        "Mend the disk or the folder that the message names: full, read-only, or of another owner.",
+    ),
+    "store-unreadable": Event(
+        "warning",
+        "The shared token cannot be read: encrypted with another key, or not at all, or damaged.",
+        "Give all sidecars the same `tokens.key_file`.",
+    ),
+    "store-degraded": Event(
+        "warning",
+        "The shared store does not answer; memory stands in, and this sidecar logs in for itself.",
+        "See whether the Redis runs and lets the sidecar in; it is tried again by itself.",
+    ),
+    "store-back": Event("info", "The shared store works again."),
+}  # fmt: skip

@@ -1,0 +1,160 @@
+"""How a line of the log looks: as JSON for machines, as text for a person, with colours on a terminal."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import time
+from typing import TYPE_CHECKING
+
+import msgspec
+from aiohttp.http_exceptions import HttpProcessingError
+
+from proxy.observe.events import EVENTS
+from proxy.observe.steps import ERRORS
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from proxy.observe.logs import RequestLine
+    from proxy.observe.repeats import Repeated
+
+    _ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
+
+_OWN_FIELDS = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName", "color_message"}
+
+_json = msgspec.json.Encoder(enc_hook=str)
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_MINUTE = 60
+
+
+def next_step(event: str, error: object = None) -> str:
+    """Say what to do about a failure; the error that an event names knows more than the event."""
+    step = ERRORS.get(error, "") if isinstance(error, str) else ""
+    return (step or (EVENTS[event].next_step if event in EVENTS else "")).replace("`", "")
+
+
+def level_of(line: RequestLine) -> str:
+    """Return the level of a request's line."""
+    return "info" if line.error is None else "warning"
+
+
+class JsonForm:
+    """One JSON object a line."""
+
+    def event(self, record: logging.LogRecord, repeated: Repeated[logging.LogRecord] | None = None) -> bytes:
+        """Return the line of an event, or of several that are alike."""
+        event = getattr(record, "event", record.name)
+        fields: dict[str, object] = {
+            "time": _utc(record.created),
+            "level": record.levelname.lower(),
+            "event": event,
+            "message": record.getMessage(),
+        }
+        fields |= {
+            name: value for name, value in record.__dict__.items() if name not in _OWN_FIELDS and name != "event"
+        }
+        if record.exc_info is not None:
+            fields["exception"] = _traceback(record.exc_info)
+        if record.levelno >= logging.WARNING:
+            fields |= _further(next_step(event, fields.get("error")), repeated)
+        try:
+            return _json.encode(fields) + b"\n"
+        except UnicodeEncodeError:  # bytes that are not UTF-8, in the path of a file, stand in texts as lone surrogates
+            return json.dumps(fields, default=str).encode() + b"\n"
+
+    def request(self, line: RequestLine, repeated: Repeated[RequestLine] | None = None) -> bytes:
+        """Return the line of a request, or of several that failed alike."""
+        head = b'{"time":"%b","level":"%b","event":"request",' % (_utc(time.time()).encode(), level_of(line).encode())
+        written = head + _json.encode(line)[1:]
+        if line.error is None:
+            return written + b"\n"
+        further = _further(next_step("request", line.error), repeated)
+        return (written[:-1] + b"," + _json.encode(further)[1:] if further else written) + b"\n"
+
+
+def _further(step: str, repeated: Repeated[logging.LogRecord] | Repeated[RequestLine] | None) -> dict[str, object]:
+    further: dict[str, object] = {"next_step": step} if step else {}
+    if repeated is not None:
+        further |= {"repeated": repeated.count, "within_s": repeated.seconds}
+    return further
+
+
+class TextForm:
+    """One line, or few, for a person."""
+
+    def __init__(self, *, colours: bool = False) -> None:
+        self._colours = colours
+
+    def event(self, record: logging.LogRecord, repeated: Repeated[logging.LogRecord] | None = None) -> bytes:
+        """Return the line of an event, or of several that are alike."""
+        level = record.levelname.lower()
+        about = [str(getattr(record, name)) for name in ("account", "api") if hasattr(record, name)]
+        text = _more(repeated) + _plain(record.getMessage())
+        text += self._in("2", f" ({', '.join(about)})") if about else ""
+        if record.levelno >= logging.WARNING:
+            text += self._step(next_step(getattr(record, "event", ""), getattr(record, "error", None)))
+        text = f"{self._clock(record.created)} {self._in(_OF_LEVEL.get(level, ''), f'{level:7}')} {text}"
+        if record.exc_info is not None:
+            lines = _traceback(record.exc_info).splitlines()
+            text = "\n".join([text, *map(_plain, lines)])
+        return text.encode("utf-8", "backslashreplace") + b"\n"
+
+    def request(self, line: RequestLine, repeated: Repeated[RequestLine] | None = None) -> bytes:
+        """Return the line of a request, or of several that failed alike."""
+        status = self._in(_OF_STATUS.get(line.status // 100, "31"), str(line.status or "---"))
+        text = f"{_more(repeated)}{_plain(line.method)} {_plain(line.path)} {line.duration_ms:.1f} ms"
+        if line.upstream_ms is not None:
+            text += self._in("2", f" (upstream {line.upstream_ms:.1f} ms)")
+        if line.replayed:
+            text += " replayed after a 401"
+        if line.upstream_status is not None:
+            text += f" upstream answered {line.upstream_status}"
+        if line.error is not None:
+            said = _plain(f"{line.outcome}: {line.detail or line.error}")
+            text += f" {self._in('1;31' if line.outcome == 'unknown' else '33', said)}"
+            text += self._step(next_step("request", line.error))
+        return f"{self._clock(time.time())} {status} {text}\n".encode("utf-8", "backslashreplace")
+
+    def _step(self, step: str) -> str:
+        return f". {self._in('36', step)}" if step else ""
+
+    def _clock(self, seconds: float) -> str:
+        return self._in("2", time.strftime("%H:%M:%S", time.localtime(seconds)))
+
+    def _in(self, colour: str, text: str) -> str:
+        return f"\x1b[{colour}m{text}\x1b[0m" if self._colours and colour else text
+
+
+_OF_LEVEL = {"debug": "2", "warning": "33", "error": "1;31", "critical": "1;31"}
+_OF_STATUS = {1: "", 2: "32", 3: "36", 4: "33", 5: "31"}
+"""By the first digit; a caller that left before an answer has none."""
+
+
+def _traceback(exc_info: _ExcInfo) -> str:
+    """Write a traceback, but of an error of aiohttp's parser only its name: its text quotes what could not be read."""
+    error = exc_info[1]
+    while error is not None:
+        if isinstance(error, HttpProcessingError):
+            return type(error).__name__
+        error = error.__cause__ or error.__context__
+    return logging.Formatter().formatException(exc_info)
+
+
+def _plain(text: str) -> str:
+    """Write control characters out, so that no text can act on a terminal."""
+    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
+
+
+def _more(repeated: Repeated[logging.LogRecord] | Repeated[RequestLine] | None) -> str:
+    if repeated is None:
+        return ""
+    minutes = round(repeated.seconds / _MINUTE)
+    return f"{repeated.count} more like it in the last {'minute' if minutes == 1 else f'{minutes} minutes'}: "
+
+
+def _utc(seconds: float) -> str:
+    whole, fraction = divmod(seconds, 1)
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(whole))}.{int(fraction * 1000):03d}Z"

@@ -1,0 +1,98 @@
+"""`docs/logs.md`, written from the definitions: `python -m proxy.observe.log_page > docs/logs.md`."""
+
+from __future__ import annotations
+
+import sys
+
+from proxy.observe.events import EVENTS, Event
+from proxy.observe.steps import ERRORS
+
+_HEAD = """\
+# The log
+
+<!-- Written by `make docs`; the definitions stand in proxy/observe/events.py and steps.py. -->
+
+One line an event, on standard output. `log.format` is `json`, for machines, or `text`, for a person; where it is not
+set, it is `text` on a terminal and `json` elsewhere. `log.level` is `debug`, `info`, `warning` or `error`.
+
+No line holds a password, a token, a query's values, a header field of a request or a byte of a body. Long opaque
+pieces of a path stand as `***`; an access key is shown, for it is what people search by.
+
+## One line
+
+```json
+{
+  "time": "2027-01-15T08:00:00.062Z",
+  "level": "warning",
+  "event": "login-failed",
+  "message": "no new token: the login server could not be reached: Connection refused; the next login is in 2 s",
+  "api": "2.0",
+  "account": "default",
+  "reason": "first",
+  "error": "login-unreachable",
+  "next_step": "The sidecar tries again by itself; see whether this machine reaches token_url: name, firewall, TLS."
+}
+```
+
+Here it is broken into many, to be read.
+
+| field | is |
+| --- | --- |
+| `time` | UTC, in milliseconds |
+| `level` | `debug`, `info`, `warning` or `error` |
+| `event` | what happened, by a name that stays: one of those below |
+| `message` | the same for a person; its words may change. A request's line has none. |
+| `next_step` | what to do about it: with every warning and error that wants something done |
+| `repeated`, `within_s` | this line stands for so many more within so many seconds; the rest of it is of the last one |
+| `exception` | the traceback of a defect |
+
+Libraries write to the same log from `warning` on; their `event` is the name of their logger.
+
+## What is told at which level
+
+At `info` and `debug` every request has a line of its own, however it ended. At `warning` those that ended in an error
+are still told, and at `error` only defects are. A request that Invoisys answered is no failure of the sidecar,
+whatever the answer says.
+
+Failures that are alike are not repeated: the first is told in full, and what follows within a minute is told in one
+line, with `repeated`; while it goes on, such a line comes every ten minutes. Alike are warnings of the same event,
+account, API and words, and requests of the same listener, API, error and outcome. A success ends it: after a login,
+the next failure is told in full again. Never summarised are requests that may have made a document and whose caller
+did not get the answer: each of them may have to be queried by access key.
+
+## On a terminal
+
+Text has colours on a terminal, and only there. `NO_COLOR`, set to anything, turns them off (<https://no-color.org>),
+as does `TERM=dumb`. Nothing turns them on elsewhere: `FORCE_COLOR` is not looked at, because a log that is piped into
+a file is read by other programs.
+
+## Events
+"""
+
+_ERRORS = """\
+## What to do about an error
+
+The `error` of a request's line, or of a login that failed, is the `type` that [the outcome contract](outcome.md)
+explains; `caller-gone` is a caller that left before it had its answer.
+"""
+
+
+_EVENT_COLUMNS = "| event | level | what it means | what to do | further fields |\n| --- | --- | --- | --- | --- |\n"
+_ERROR_COLUMNS = "| error | what to do |\n| --- | --- |\n"
+
+
+def page() -> str:
+    """Return the whole page."""
+    rows = "".join(_row(name, event) for name, event in EVENTS.items())
+    steps = "".join(f"| `{name}` | {step} |\n" for name, step in ERRORS.items())
+    return f"{_HEAD}\n{_EVENT_COLUMNS}{rows}\n{_ERRORS}\n{_ERROR_COLUMNS}{steps}"
+
+
+def _row(name: str, event: Event) -> str:
+    step = event.next_step or ("by its error, [below](#what-to-do-about-an-error)" if "error" in event.fields else "")
+    fields = ", ".join(f"`{field}`" for field in event.fields)
+    return f"| `{name}` | {event.level} | {event.means} | {step} | {fields} |\n"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(page())
