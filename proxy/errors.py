@@ -46,8 +46,8 @@ class ProxyError(Exception):
     outcome: ClassVar[Outcome] = Outcome.NOT_SENT
     proxy_status: ClassVar[str] = "proxy_internal_error"
     """The error type of RFC 9209, section 2.3."""
-    cause: ClassVar[str | None] = None
-    """Where the guard refuses: by which of its judgements."""
+    cause: str | None = None
+    """Where the guard refuses: by which of its judgements, as it is counted."""
 
     def __init__(self, detail: str, *, retry_after: float | None = None) -> None:
         """`retry_after` is in seconds, for those errors that time may mend."""
@@ -148,23 +148,10 @@ class Forbidden(CallerError):
     title = "The request is not allowed here"
     proxy_status = "http_request_denied"
 
-
-class PageForbidden(Forbidden):
-    """A web page asks whose origin was not let in."""
-
-    cause = "origin"
-
-
-class RuleForbids(Forbidden):
-    """No rule lets the method and path pass."""
-
-    cause = "rule"
-
-
-class TokensNotGiven(Forbidden):
-    """A login, where the listener has `token_endpoint: deny`."""
-
-    cause = "token-endpoint"
+    def __init__(self, detail: str, cause: str | None = None) -> None:
+        """`cause` is what it is counted under."""
+        super().__init__(detail)
+        self.cause = cause
 
 
 class NoSuchApi(CallerError):

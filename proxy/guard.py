@@ -18,13 +18,12 @@ from aiohttp import HttpVersion10, HttpVersion11
 from proxy.errors import (
     BadTarget,
     CallerTokenRequired,
+    Forbidden,
     HeadersTooLarge,
     MalformedRequest,
     MethodNotAllowed,
     MisdirectedRequest,
     NotImplementedHere,
-    PageForbidden,
-    RuleForbids,
     TargetTooLong,
 )
 
@@ -123,9 +122,9 @@ class Guard:
         """Keep out web pages of origins that were not let in (the Fetch standard's Origin and Sec-Fetch-Site)."""
         if "Origin" in headers:
             if self.web_page(headers) is None:
-                raise PageForbidden("this browser origin is not let in; add it to `origins` of the listener")
+                raise Forbidden("this browser origin is not let in; add it to `origins` of the listener", "origin")
         elif "Sec-Fetch-Site" in headers and not _OF_NO_OTHER_SITE.issuperset(headers.getall("Sec-Fetch-Site")):
-            raise PageForbidden("a web page of another site may not call the sidecar")
+            raise Forbidden("a web page of another site may not call the sidecar", "origin")
 
     def web_page(self, headers: CIMultiDictProxy[str]) -> str | None:
         """Return the origin of the web page that asks, if it is one that was let in."""
@@ -137,7 +136,7 @@ class Guard:
     def _check_rules(self, method: str, target: str) -> None:
         path = canonical_path(target)
         if path is None or not any(rule.allows(method, path) for rule in self._rules):
-            raise RuleForbids("no rule of this listener lets this method and path pass")
+            raise Forbidden("no rule of this listener lets this method and path pass", "rule")
 
 
 def _check_caller_token(headers: CIMultiDictProxy[str], good: Sequence[bytes]) -> None:

@@ -16,6 +16,7 @@ from proxy.errors import (
     BrokenUpload,
     CannotConnect,
     Draining,
+    Forbidden,
     HeadersTooLarge,
     InternalError,
     LoginError,
@@ -24,7 +25,6 @@ from proxy.errors import (
     Overloaded,
     ProxyError,
     TargetTooLong,
-    TokensNotGiven,
 )
 from proxy.forward.answer import Answer
 from proxy.forward.call import Call
@@ -214,7 +214,9 @@ class Forward:
 
     def _answer_login(self, answer: Answer) -> None:
         if not self._stand_in:
-            raise TokensNotGiven("this listener gives no tokens: the sidecar adds the real one to each request")
+            raise Forbidden(
+                "this listener gives no tokens: the sidecar adds the real one to each request", "token-endpoint"
+            )
         answer.give(STAND_IN_TOKEN)
 
     def _refuse(self, request: web.BaseRequest, answer: Answer, line: RequestLine, error: ProxyError) -> None:

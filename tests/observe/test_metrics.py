@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from typing import Any
 
@@ -115,7 +116,10 @@ def causes(kind: type[ProxyError] = ProxyError) -> set[str]:
 
 
 def test_the_causes_are_those_of_the_errors() -> None:
-    assert set(CAUSES) == causes()
+    code = (ROOT / "proxy" / "guard.py").read_text() + (ROOT / "proxy" / "forward" / "forward.py").read_text()
+    forbidden = re.findall(r'raise Forbidden\(\s*"[^"]*",\s*"([a-z-]+)"', code)
+    assert len(forbidden) == code.count("raise Forbidden(")
+    assert set(CAUSES) == causes() | set(forbidden)
 
 
 # --- Requests ---------------------------------------------------------------------------------------------------------
