@@ -114,6 +114,46 @@ async def test_replays_are_counted_by_result(fake: Fake, tmp_path: Path) -> None
         assert now("token_rejections_total", api="2.0") == 2
 
 
+async def test_a_401_that_a_new_token_does_not_mend(fake: Fake, proxy: Sidecar) -> None:
+    """The login gives a token that is good for nothing: the second 401 is about permission."""
+    await proxy.issue(1)
+    await fake.do("answers", mode="unauthorized")
+    assert (await proxy.issue(2)).status == 401
+    now = await told(proxy)
+    assert now("replays_total", result="permission") == 1
+    assert now("requests_total", status="401", origin="upstream") == 1
+
+
+async def test_a_401_while_logins_fail(fake: Fake, proxy: Sidecar) -> None:
+    await proxy.issue(1)
+    await fake.do("logins", mode="error")
+    await fake.do("revoke")
+    assert (await proxy.issue(2)).status == 401
+    now = await told(proxy)
+    assert now("replays_total", result="failed") == 1
+    assert now("logins_total", reason="rejected", result="login-server-failed") == 1
+    assert now("login_state", state="backing-off", api="2.0") == 1
+    assert now("login_retry_in_seconds", api="2.0") > 0
+
+
+async def test_an_answer_whose_caller_has_left(fake: Fake, proxy: Sidecar) -> None:
+    await proxy.issue(1)
+    await fake.do("answers", mode="slow", delay=1, times=1)
+    _, writer = await connect(proxy.url)
+    writer.write(b"POST /api/nfe/envio HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}")
+    await fake.reached(requests=2)
+    writer.close()
+    async with asyncio.timeout(PATIENCE):
+        while "upstream_status" not in (said := await asyncio.to_thread(proxy.process.event, "request")):
+            pass
+    assert said["error"] == "caller-gone"
+    now = await told(proxy)
+    assert now("answers_heard_out_total", outcome="answered") == 1
+    assert now("request_outcomes_total", outcome="unknown") == 1
+    assert now("requests_total", status="none", origin="none") == 1
+    assert now("requests_total", api="2.0") == 2
+
+
 async def test_an_outcome_that_nobody_knows(fake: Fake, proxy: Sidecar) -> None:
     await proxy.issue(1)
     await fake.do("answers", mode="cut-before", times=1)

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from proxy.errors import ConnectionLost, Draining, Outcome, Overloaded
+from proxy.errors import AnswerTimedOut, ConnectionLost, Draining, Outcome, Overloaded
+from proxy.observe import PoolReading
 from proxy.upstream import connection as connection_module
 from proxy.upstream import pool as pool_module
-from tests.support.origin import Visit, assert_free, client, read_all, releasing, upstream
+from proxy.upstream.connection import CAUSES
+from tests.support.origin import Limits, Visit, assert_free, client, read_all, releasing, upstream
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -218,6 +220,108 @@ async def test_a_closed_pool_opens_no_connection() -> None:
             await pool.begin()
         assert error.value.outcome is Outcome.NOT_SENT
         assert len(origin.visits) == 1
+
+
+# --- What became of them ----------------------------------------------------------------------------------------------
+
+
+def ended(pool: Pool) -> dict[str, int]:
+    return {cause: number for cause, number in pool.reading().closed.items() if number}
+
+
+async def test_connections_are_counted() -> None:
+    async with upstream(answer) as origin, client(origin.port, connections=3) as pool:
+        assert pool.reading() == PoolReading(0, 0, 3, 0, 0, dict.fromkeys(CAUSES, 0))
+        for _ in range(3):
+            await ask(pool)
+        with releasing(await pool.begin()), releasing(await pool.begin()):
+            assert pool.reading() == PoolReading(0, 2, 3, 2, 3, dict.fromkeys(CAUSES, 0))
+        assert pool.reading()[:2] == (2, 0)
+
+
+async def test_one_that_upstream_closed_between_two_exchanges() -> None:
+    async with upstream(answer) as origin, client(origin.port) as pool:
+        await ask(pool)
+        origin.visit.end_unnoticed()
+        await ask(pool)
+        assert ended(pool) == {"upstream": 1}
+        assert pool.reading().reused == 0
+
+
+async def test_one_of_which_upstream_says_that_it_closes() -> None:
+    async def script(visit: Visit) -> None:
+        await visit.head()
+        await visit.say(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 5\r\n\r\nhello")
+
+    async with upstream(script) as origin, client(origin.port) as pool:
+        await ask(pool)
+        assert ended(pool) == {"upstream": 1}
+        assert pool.reading().idle == 0
+
+
+async def test_one_that_rested_for_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool_module, "IDLE_LIMIT", 0.01)
+    async with upstream(answer) as origin, client(origin.port) as pool:
+        await ask(pool)
+        await origin.visit.gone.wait()
+        assert ended(pool) == {"idle": 1}
+        assert pool.reading().idle == 0
+
+
+async def test_one_that_was_lost_under_way() -> None:
+    async def script(visit: Visit) -> None:
+        await visit.head()
+        visit.close()
+
+    async with upstream(script) as origin, client(origin.port) as pool:
+        with pytest.raises(ConnectionLost):
+            await ask(pool)
+        assert ended(pool) == {"failed": 1}
+
+
+async def test_one_whose_answer_did_not_come_in_time() -> None:
+    async def script(visit: Visit) -> None:
+        await visit.head()
+        await visit.gone.wait()
+
+    async with upstream(script) as origin, client(origin.port, limits=Limits(response=0.01)) as pool:
+        with pytest.raises(AnswerTimedOut):
+            await ask(pool)
+        assert ended(pool) == {"failed": 1}
+
+
+async def test_one_whose_answer_nobody_read_to_its_end() -> None:
+    async def script(visit: Visit) -> None:
+        await visit.head()
+        await visit.say(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhel")
+        await visit.gone.wait()
+
+    async with upstream(script) as origin, client(origin.port) as pool:
+        with releasing(await pool.begin()) as exchange:
+            await exchange.send(GET, b"")
+        assert ended(pool) == {"abandoned": 1}
+
+
+async def test_one_whose_request_was_not_sent_to_its_end() -> None:
+    async def broken() -> AsyncIterator[bytes]:
+        yield b"hel"
+        raise ValueError
+
+    async def script(visit: Visit) -> None:
+        await visit.head()
+        await visit.gone.wait()
+
+    async with upstream(script) as origin, client(origin.port) as pool:
+        with releasing(await pool.begin()) as exchange, pytest.raises(ConnectionLost):
+            await exchange.send(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n", broken())
+        assert ended(pool) == {"abandoned": 1}
+
+
+async def test_one_that_ended_with_the_sidecar() -> None:
+    async with upstream(answer) as origin, client(origin.port) as pool:
+        await ask(pool)
+        pool.close()
+        assert ended(pool) == {"stopped": 1}
 
 
 # --- No more than may be ----------------------------------------------------------------------------------------------
