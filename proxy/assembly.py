@@ -106,7 +106,8 @@ class Assembly:
         if name not in self.pools:
             kept = self._same("pools", name, way)
             self.pools[name] = kept or Pool(self.dialler(name, url), timeouts, limits.connections, self._waiting, url)
-            self.echoes[name] = self._same("echoes", name, ()) or Echoes(name)
+            echoes = self.echoes[name] = self._same("echoes", name, ()) or Echoes(name)
+            self.metrics.echoes_from(name, lambda: echoes.stripped)
             self.metrics.pool_from(name, self.pools[name].reading)
         if (account, name) not in self.refreshers:
             recipe = (*way, self._config.accounts[account], self._config.tokens)

@@ -183,7 +183,7 @@ class CallerConnection(web.RequestHandler):
                 "a malformed request was refused (%s)", type(exc).__name__, extra={"event": "malformed-request"}
             )
             fault = _fault(exc)
-            cast("Forward", self._request_handler).meter.was_malformed(fault.name)
+            self._server.forward.meter.was_malformed(fault.name)
             answer.refuse(fault, "-")
         else:
             log.error("a request met a defect of the sidecar", exc_info=exc, extra={"event": "defect"})

@@ -122,6 +122,9 @@ class Sidecar:
             if listener not in new:
                 listener.take_over(there.pop(listener.address))
         self._config, self._rooms = found.config, rooms
+        ours = logging.getLogger("proxy")
+        ours.setLevel(found.config.log.level.upper())
+        self._access_log.set_level(ours.level)
         self._get_first_tokens()
         self._left[before] = asyncio.create_task(self._leave(before, list(there.values())))
         return found

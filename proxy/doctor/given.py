@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import logging
 import os
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,11 +18,11 @@ from proxy.doctor.mends import CONFIGURATION, PERMISSIONS, VARIABLES, login_find
 from proxy.doctor.network import Way
 from proxy.doctor.report import Finding
 from proxy.errors import ConfigError, LoginTimedOut, ProxyError
+from proxy.observe.forms import JsonForm
 from proxy.observe.logs import AccessLog, Lines
 from proxy.tokens import TokenKey
 
 if TYPE_CHECKING:
-    import logging
     from collections.abc import Mapping
 
     from proxy.config import Config
@@ -145,4 +146,4 @@ def _makeable(folder: Path) -> str:
 
 
 def _no_log() -> AccessLog:
-    return AccessLog(Lines(io.BytesIO()), lambda _line: b"", enabled=False)
+    return AccessLog(Lines(io.BytesIO()), JsonForm(), logging.CRITICAL)

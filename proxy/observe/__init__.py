@@ -1,7 +1,8 @@
 """What every room may call to say what happens."""
 
+from proxy.observe.families import PREFIX
 from proxy.observe.logs import AccessLog, RequestLine, set_up
-from proxy.observe.metrics import PREFIX, Level, Metrics, PoolReading, StoreReading, TokenMeter, TokenReading
+from proxy.observe.metrics import Level, Metrics, PoolReading, StoreReading, TokenMeter, TokenReading
 from proxy.observe.requests import RequestMeter
 
 __all__ = [

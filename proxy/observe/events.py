@@ -20,6 +20,7 @@ class Event(NamedTuple):
 
 
 _ACCOUNT = ("api", "account")
+_SAYS = "Do what the message says."
 
 EVENTS = {
     # --- From start to stop
@@ -37,14 +38,51 @@ EVENTS = {
         "An environment variable begins with `INVOISYS_` and is none of ours.",
         "Correct its name, or remove it; the message suggests one that is close.",
     ),
+    "few-open-files": Event(
+        "warning",
+        "So few files may be open that each listener takes fewer connections than is configured.",
+        "Raise the limit of open files (`LimitNOFILE=`, `ulimits`), or lower `limits.caller_connections`.",
+    ),
+    "socket-not-taken": Event(
+        "warning",
+        "systemd handed over a socket at an address where nothing is configured to listen.",
+        "Give the socket unit the address of a listener, written as an IP address or a path.",
+    ),
+    "reloaded": Event(
+        "info",
+        "The configuration was read again and taken; the message names the keys that have changed.",
+        fields=("taken", "need_restart"),
+    ),
+    "reload-refused": Event(
+        "error",
+        "The configuration was read again and cannot be used; the old one stays.",
+        "Correct what the message names, see that `check` is content, and send SIGHUP again.",
+    ),
+    # --- Unsafe settings
+    "unsafe-file": Event("warning", "Every user can read or change a secret file.", _SAYS),
+    "unsafe-config": Event("warning", "Every user can read a configuration file with a secret, or change it.", _SAYS),
+    "unsafe-user": Event("warning", "The sidecar runs as root and has a TCP listener.", _SAYS),
+    "unsafe-listener": Event("warning", "A listener is open to other machines without a caller token.", _SAYS),
+    "unsafe-store": Event("warning", "Tokens cross a network in the clear.", _SAYS),
     # --- Requests
     "request": Event(
         "info; warning where it ended in an error",
         "A request has ended. One line each; below the level `info` see [above](#what-is-told-at-which-level).",
         fields=(
-            "request_id", "listener", "method", "path", "api", "status", "outcome", "duration_ms", "upstream_ms",
-            "bytes_sent", "upstream_status", "replayed", "replay", "resent", "own", "error", "detail",
+            "request_id", "listener", "method", "path", "peer_uid", "api", "status", "outcome", "duration_ms",
+            "upstream_ms", "bytes_sent", "upstream_status", "replayed", "replay", "resent", "own", "error", "detail",
         ),
+    ),
+    "cut-short": Event(
+        "warning",
+        "Callers were cut short before they had made a request: too many, too slow, or of another user; by number.",
+        fields=("listener", "connections", "status", "error"),
+    ),
+    "token-echoed": Event(
+        "warning",
+        "Invoisys, or something before it, repeated the token in the head of an answer; that field was left out.",
+        "Find what repeats request headers, such as a debugging proxy, and switch that off.",
+        fields=("api",),
     ),
     "malformed-request": Event(
         "warning",

@@ -147,10 +147,14 @@ class AccessLog:
     def __init__(self, lines: Lines, form: Form, level: int = logging.INFO, events: _Handler | None = None) -> None:
         self._lines = lines
         self._form = form
-        self._each = level <= logging.INFO
-        self._failed = level <= logging.WARNING
+        self.set_level(level)
         self._alike = _Alike(self._write)
         self._events = events
+
+    def set_level(self, level: int) -> None:
+        """Take another level, for what comes now."""
+        self._each = level <= logging.INFO
+        self._failed = level <= logging.WARNING
 
     def write(self, line: RequestLine) -> None:
         """Write one line, soon."""

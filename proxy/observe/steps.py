@@ -20,11 +20,13 @@ ERRORS = {
     "forbidden": "Where the call is meant, add its origin or rule to the listener.",
     "no-such-api": "Begin the path with the prefix of an API: `/api/` or `/v1/`.",
     "misdirected-request": "Where the name is yours, add it to `hosts` of the listener.",
+    "slow-head": "See why the caller stops in the middle of its request.",
     "slow-body": "See why the caller stops in the middle of its request.",
     "stalled-upload": f"See why the caller stops in the middle of its request. {_QUERY}",
     "caller-gone": "Raise the timeout in the caller. A write may have been processed: query it by access key.",
     # --- The sidecar cannot take the request now
     "overloaded": "See whether logins fail or Invoisys is slow; else raise `limits.connections`.",
+    "too-many-connections": "Find the caller that opens so many, or raise `limits.caller_connections`.",
     "draining": "Call again: another sidecar takes its place, or this one starts anew.",
     # --- There is no usable token
     "login-failed": f"{_READ_LOGIN}the detail says what is missing.",

@@ -79,9 +79,7 @@ class Pool:
     async def _fresh(self) -> Connection:
         if self._closed:
             raise Draining("the sidecar has stopped", retry_after=1)
-        connection = await self._dial(
-            lambda: Connection(self._timeouts, self._freed, self._ended, self._audience)
-        )
+        connection = await self._dial(lambda: Connection(self._timeouts, self._freed, self._ended, self._audience))
         self._opened += 1
         if not connection.is_open():
             raise CannotConnect(f"{self._dial.host}:{self._dial.port} closed the connection at once")
