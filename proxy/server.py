@@ -142,7 +142,8 @@ class Sidecar:
         del self._left[rooms]
 
     def _stop_unused(self, rooms: Assembly) -> None:
-        used = {*self._rooms.refreshers.values(), *self._rooms.pools.values()}
+        others = (self._rooms, *(each for each in self._left if each is not rooms))
+        used = {room for each in others for room in (*each.refreshers.values(), *each.pools.values())}
         for refresher in {*rooms.refreshers.values()} - used:
             refresher.stop()
         for pool in {*rooms.pools.values()} - used:

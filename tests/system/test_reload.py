@@ -61,6 +61,28 @@ async def test_a_request_under_way_is_finished_by_what_it_began_with(fake: Fake,
         assert (await under_way).status == 200
 
 
+async def test_what_is_under_way_outlives_the_end_of_an_earlier_configuration(fake: Fake, tmp_path: Path) -> None:
+    bind = f"127.0.0.1:{free_port()}"
+
+    def with_(rule: str, response: str) -> str:
+        return written(tmp_path, listeners=[{"bind": bind, "rules": [rule]}], timeouts={"response": response})
+
+    with sidecar(fake.url, "-c", with_("* /api/*", "60s"), LISTEN="") as proxy:
+        await fake.do("answers", mode="slow", delay=2, times=1)
+        first = asyncio.create_task(proxy.issue(1))
+        await fake.reached(requests=1)
+        with_("POST /api/*", "60s")
+        await reloaded(proxy)  # shares the connections of the one before
+        await fake.do("answers", mode="slow", delay=5, times=1)
+        second = asyncio.create_task(proxy.issue(2))
+        await fake.reached(requests=2)
+        with_("POST /api/*", "50s")
+        await reloaded(proxy)  # has its own
+        assert (await first).status == 200
+        assert not second.done()
+        assert (await second).status == 200
+
+
 async def test_listeners_come_and_go(fake: Fake, tmp_path: Path) -> None:
     first, second = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
     config = written(tmp_path, listeners=[{"bind": first}])
