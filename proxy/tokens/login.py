@@ -93,7 +93,7 @@ def read_grant(answer: Answer, secrets: Sequence[str] = ()) -> Grant:
 
 def _lifetime(said: object) -> float | None:
     if isinstance(said, str) and said.isascii() and said.isdigit():
-        said = int(said)
+        said = float(said)  # int() refuses very many digits
     if isinstance(said, bool) or not isinstance(said, int | float) or not 0 < said <= LONGEST_LIFETIME:
         return None
     return float(said)
@@ -107,7 +107,7 @@ def clock_skew(date: str | None, asked: float, answered: float) -> float | None:
     """
     try:
         theirs = parsedate_to_datetime(date or "")
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     if theirs.tzinfo is None:
         theirs = theirs.replace(tzinfo=UTC)
@@ -138,9 +138,14 @@ def _refusal(answer: Answer, secrets: Sequence[str]) -> LoginError:
 
 
 def _json_object(body: bytes) -> dict[str, Any]:
+    """Read JSON in UTF-8, or in Latin-1: a refusal that an old server words in Portuguese is a refusal all the same."""
+    try:
+        body.decode()
+    except UnicodeDecodeError:
+        body = body.decode("latin-1").encode()
     try:
         return msgspec.json.decode(body.removeprefix(b"\xef\xbb\xbf"), type=dict[str, Any])
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         what = "an empty body" if not body.strip() else "something that is not a JSON object"
         raise LoginNonsense(f"the login answered with {what}") from None
 

@@ -52,6 +52,7 @@ def answer(status: int, body: object, **headers: str) -> Answer:
         ({"access_token": "abc", "expires_in": "soon"}, 3600),
         ({"access_token": "abc", "expires_in": 604801}, 3600),
         ({"access_token": "abc", "expires_in": None}, 3600),
+        ({"access_token": "abc", "expires_in": "9" * 5000}, 3600),
     ],
 )
 def test_a_grant(given: dict[str, object], lifetime: float) -> None:
@@ -85,6 +86,11 @@ def test_a_grant_with_a_byte_order_mark() -> None:
         ),
         (answer(401, b""), CredentialsRefused, "Invoisys refused the credentials (401)"),
         (
+            answer(400, '{"mensagem":"Usuário inválido"}'.encode("latin-1")),
+            CredentialsRefused,
+            "Invoisys refused the credentials (400: Usuário inválido)",
+        ),
+        (
             answer(400, {"error": "unsupported_grant_type"}),
             GrantRefused,
             "the token URL does not take grant_type=password (400: unsupported_grant_type)",
@@ -96,6 +102,13 @@ def test_a_grant_with_a_byte_order_mark() -> None:
         (answer(400, {"error": "x" * 300 + "\n"}), LoginNonsense, "the login answered 400: " + "x" * 200),
         (answer(200, b""), LoginNonsense, "the login answered with an empty body"),
         (answer(200, b"<html>"), LoginNonsense, "the login answered with something that is not a JSON object"),
+        (answer(200, b"[" * 60_000), LoginNonsense, "the login answered with something that is not a JSON object"),
+        (
+            answer(200, b'{"a":' + b"[" * 60_000),
+            LoginNonsense,
+            "the login answered with something that is not a JSON object",
+        ),
+        (answer(200, b"\xff\xfe{"), LoginNonsense, "the login answered with something that is not a JSON object"),
         (answer(200, ["abc"]), LoginNonsense, "the login answered with something that is not a JSON object"),
         (answer(200, {}), LoginNonsense, "the login answered 200 without a usable access_token"),
         (answer(200, {"access_token": 7}), LoginNonsense, "the login answered 200 without a usable access_token"),
@@ -188,6 +201,7 @@ async def test_secrets_are_masked_in_other_spellings_and_before_a_long_text_is_c
         ("Sun, 06 Nov 1994 08:51:37 GMT", -120.0),
         ("Sun, 06 Nov 1994 07:49:37 GMT", 3600.0),
         ("yesterday", None),
+        ("Sun, 06 Nov 99999999999999999999 08:49:37 GMT", None),
         ("", None),
         (None, None),
     ],
