@@ -149,7 +149,7 @@ class Refresher:
 
     async def settled(self) -> None:
         """Return when no login is in flight."""
-        while self._login is not None:
+        while self._login is not None and not self._login.done():  # one that ended before it began has stayed
             await asyncio.wait([self._login])
 
     def stop(self) -> None:

@@ -597,6 +597,21 @@ test_a_clock_that_is_set_back_during_the_login = in_virtual_time(
 )
 
 
+async def _a_login_that_is_ended_before_it_began_keeps_nobody_waiting(bench: Bench) -> None:
+    bench.refresher.start()
+    bench.refresher.stop()
+    waiter = asyncio.create_task(bench.refresher.settled())
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert waiter.done()
+    assert bench.logins == []
+
+
+test_a_login_that_is_ended_before_it_began = in_virtual_time(
+    _a_login_that_is_ended_before_it_began_keeps_nobody_waiting
+)
+
+
 def test_tokens_that_are_rejected_again_and_again_are_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:
     async def scenario(bench: Bench) -> None:
         for _ in range(4):
