@@ -253,7 +253,7 @@ async def test_a_streaming_body_that_stands_still() -> None:
     pieces = aiter(body.wire)
     assert await anext(pieces) == b"12"
     # Both limits are nearly the same here: two bytes buy two milliseconds.
-    with pytest.raises(StalledUpload, match=r"^no byte of the body came for 0\.02 s$|less than 1024 bytes a s") as error:
+    with pytest.raises(StalledUpload, match=r"no byte of the body came for 0\.02 s|less than 1024 bytes") as error:
         await anext(pieces)
     assert error.value.outcome is Outcome.UNKNOWN
 
