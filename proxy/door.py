@@ -143,8 +143,10 @@ async def _let_in_the_last(listening: int) -> None:
         own.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
     door = select.poll()
     door.register(listening, select.POLLIN)
-    while door.poll(0):  # noqa: ASYNC110 - no event tells
-        await asyncio.sleep(0)  # the event loop lets one in
+    for _ in range(_BACKLOG):  # who comes later was not at the door: an abstract socket can be knocked at without end
+        if not door.poll(0):
+            break
+        await asyncio.sleep(0)  # the event loop lets at least one in
 
 
 class _Farewell(asyncio.Protocol):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import socket
 from typing import TYPE_CHECKING, Any
 
@@ -172,3 +173,14 @@ async def test_a_flood_is_one_line(caplog: pytest.LogCaptureFixture, monkeypatch
     assert record.getMessage() == "1000 connections were cut short with 403: not you"
     assert (said["event"], said["listener"], said["connections"]) == ("cut-short", "unix:/x", 1000)
     assert (said["status"], said["error"]) == (403, "forbidden")
+
+
+async def test_it_is_shut_although_somebody_always_stands_at_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An abstract socket has neither a filter nor a file: callers may knock without end. Here one is never let in."""
+    monkeypatch.setattr(module, "_BACKLOG", 64)
+    with socket.socket(socket.AF_UNIX) as listening, socket.socket(socket.AF_UNIX) as caller:
+        listening.bind(f"\0invoisys-proxy-test-{os.getpid()}")
+        listening.listen()
+        caller.connect(listening.getsockname())
+        async with asyncio.timeout(PATIENCE):
+            await module._let_in_the_last(listening.fileno())
