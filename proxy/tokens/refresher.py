@@ -201,6 +201,7 @@ class Refresher:
             return None
         finally:
             self._login = None
+            self._record.rejection()  # it counts once it is known that nobody else has another token
             self._set_timer()
 
     def _failed(self, error: LoginError, reason: str) -> LoginError:
