@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import html
 import logging
+from base64 import b64encode
 from dataclasses import dataclass, field
 from datetime import UTC
 from email.utils import parsedate_to_datetime
@@ -188,7 +189,7 @@ class Login:
         self._tls = tls
         self._limit = limit
         self._proxy = None if egress is None else f"http://{egress.host}:{egress.port}"
-        self._proxy_auth = _basic(egress)
+        self._proxy_headers = _proxy_headers(egress)
         self._clock = clock
         self._warned: set[str] = set()
         self.skew: float | None = None
@@ -244,20 +245,19 @@ class Login:
                 headers={"Accept": "application/json"},
                 allow_redirects=False,
                 proxy=self._proxy,
-                proxy_auth=self._proxy_auth,
+                proxy_headers=self._proxy_headers,
             ) as response,
         ):
-            body = await response.content.read(_LARGEST_ANSWER)
+            body = b""
             while len(body) < _LARGEST_ANSWER and (more := await response.content.read(_LARGEST_ANSWER - len(body))):
                 body += more
             return Answer(response.status, response.headers, body)
 
 
-def _basic(egress: EgressProxy | None) -> aiohttp.BasicAuth | None:
+def _proxy_headers(egress: EgressProxy | None) -> dict[str, str]:
     if egress is None or egress.credentials is None:
-        return None
-    user, _, password = egress.credentials.reveal().partition(":")
-    return aiohttp.BasicAuth(user, password, "utf-8")
+        return {}
+    return {"Proxy-Authorization": f"Basic {b64encode(egress.credentials.reveal().encode()).decode()}"}
 
 
 _CAUSES = (
