@@ -143,13 +143,10 @@ class Life:
         self._retry_at = now.monotonic + wait
         return wait
 
-    def secret_changed(self) -> bool:
-        """The credentials are others than those that were refused; tell whether that matters."""
-        if self._login is not LoginState.REFUSED:
-            return False
+    def secret_changed(self) -> None:
+        """The credentials are others than those that were refused."""
         self._login = LOGIN[self._login, Event.SECRET_CHANGED]
         self._failures = 0
-        return True
 
     def asked(self) -> None:
         """An operator wants a login now."""

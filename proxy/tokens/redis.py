@@ -132,7 +132,7 @@ def open_redis(where: str, *, key_file: str | None, clock: Clock, limit: float) 
 
 
 def _key(file: str) -> bytes:
-    key = read_secret(file, "tokens.key_file").reveal().encode("utf-8", "surrogateescape")
+    key = read_secret(file, "tokens.key_file").reveal().encode()
     if len(key) < _SHORTEST_KEY:
         raise ConfigError(f"tokens.key_file: {file} holds fewer than {_SHORTEST_KEY} bytes")
     return key
