@@ -17,12 +17,15 @@ from tests.support.wire import PATIENCE
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from trustme import LeafCert
+
 
 class Redis:
     """One `redis-server` that writes nothing to disk: what it holds is lost when it stops."""
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, certificate: LeafCert | None) -> None:
         self._folder = folder
+        self._certificate = certificate
         self._process: subprocess.Popen[str] | None = None
         self.port = _free_port()
 
@@ -32,7 +35,8 @@ class Redis:
 
     def start(self) -> None:
         """Start it and wait until it takes connections."""
-        options = ("--bind", "127.0.0.1", "--port", str(self.port), "--save", "", "--appendonly", "no")
+        options = ["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+        options += ["--port", str(self.port)] if self._certificate is None else self._over_tls(self._certificate)
         process = subprocess.Popen(
             ["redis-server", *options], cwd=self._folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
@@ -47,6 +51,11 @@ class Redis:
             process.stdout.close()
             raise AssertionError(f"redis-server ended:\n{''.join(said)}")
         self._process = process
+
+    def _over_tls(self, certificate: LeafCert) -> list[str]:
+        certificate.private_key_and_cert_chain_pem.write_to_path(f"{self._folder}/server.pem")
+        files = ["--tls-cert-file", "server.pem", "--tls-key-file", "server.pem", "--tls-auth-clients", "no"]
+        return ["--port", "0", "--tls-port", str(self.port), *files]
 
     def stop(self) -> None:
         if self._process is not None:
@@ -94,9 +103,10 @@ def _free_port() -> int:
 
 
 @contextlib.contextmanager
-def redis_server() -> Iterator[Redis]:
+def redis_server(certificate: LeafCert | None = None) -> Iterator[Redis]:
+    """Start one; with a certificate it speaks TLS alone."""
     with tempfile.TemporaryDirectory() as folder:
-        server = Redis(folder)
+        server = Redis(folder, certificate)
         server.start()
         try:
             yield server

@@ -61,9 +61,12 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
 
 def run(work: Coroutine[Any, Any, None], clock: VirtualClock) -> None:
-    """Run to the end in virtual time."""
+    """Run to the end in virtual time; what went wrong in a task that nobody waited for comes out as well."""
+    unseen: list[dict[str, Any]] = []
     with asyncio.Runner(loop_factory=lambda: VirtualLoop(clock)) as runner:
+        runner.get_loop().set_exception_handler(lambda _loop, context: unseen.append(context))
         runner.run(work)
+    assert not unseen
 
 
 async def settle() -> None:

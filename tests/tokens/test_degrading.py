@@ -25,6 +25,7 @@ class Shared:
 
     def __init__(self) -> None:
         self.tokens: dict[TokenKey, Kept] = {}
+        self.asked_for: list[TokenKey] = []
         self.trouble: Exception | None = None
         self.hangs = False
         self.asked = 0
@@ -40,6 +41,7 @@ class Shared:
             raise self.trouble
 
     async def load(self, key: TokenKey) -> Kept | None:
+        self.asked_for.append(key)
         await self._work()
         return self.tokens.get(key)
 
@@ -99,6 +101,7 @@ def test_a_store_that_works_is_asked_each_time(caplog: pytest.LogCaptureFixture)
         async with bench.store.lock(KEY):
             assert await bench.store.load(KEY) is None
             await bench.store.save(KEY, one)
+        assert bench.store.shared
         assert bench.shared.tokens == {KEY: one}
         assert (bench.shared.locked, bench.shared.unlocked) == (1, 1)
         bench.shared.tokens[KEY] = two
@@ -110,9 +113,16 @@ def test_a_store_that_works_is_asked_each_time(caplog: pytest.LogCaptureFixture)
     assert events(caplog) == []
 
 
-@pytest.mark.parametrize("trouble", [OSError("gone"), TimeoutError(), RuntimeError("nobody knows")])
+@pytest.mark.parametrize(
+    ("trouble", "told"),
+    [
+        (OSError("gone"), "OSError: gone"),
+        (TimeoutError(), "TimeoutError"),
+        (RuntimeError("nobody knows"), "RuntimeError: nobody knows"),
+    ],
+)
 def test_no_call_fails_with_the_shared_store_and_it_is_told_once(
-    trouble: Exception, caplog: pytest.LogCaptureFixture
+    trouble: Exception, told: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def scenario(bench: Bench) -> None:
         bench.shared.trouble = trouble
@@ -127,7 +137,50 @@ def test_no_call_fails_with_the_shared_store_and_it_is_told_once(
 
     in_virtual_time(scenario)
     assert events(caplog) == ["store-degraded"]
-    assert type(trouble).__name__ in caplog.text
+    text = f"the shared token store does not work, and memory stands in for it: {told}"
+    assert caplog.messages == [text]
+
+
+async def _load(bench: Bench) -> None:
+    bench.shared.trouble = OSError("gone")
+    await bench.store.load(OTHER)
+
+
+async def _save(bench: Bench) -> None:
+    bench.shared.trouble = OSError("gone")
+    await bench.store.save(OTHER, bench.token("ours"))
+
+
+async def _lock(bench: Bench) -> None:
+    bench.shared.trouble = OSError("gone")
+    async with bench.store.lock(OTHER):
+        pass
+
+
+async def _unlock(bench: Bench) -> None:
+    async with bench.store.lock(OTHER):
+        bench.shared.trouble = OSError("gone")
+
+
+@pytest.mark.parametrize("fails", [_load, _save, _lock, _unlock])
+def test_a_failure_is_told_and_what_failed_is_asked_for_first_when_it_is_tried_again(
+    fails: Callable[[Bench], Awaitable[None]], caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario(bench: Bench) -> None:
+        await fails(bench)
+        assert bench.store.failing
+        bench.shared.trouble = None
+        bench.shared.asked_for = []
+        await bench.passes(2)
+        assert not bench.store.failing
+        assert bench.shared.asked_for == [OTHER]
+
+    caplog.set_level("INFO")
+    in_virtual_time(scenario)
+    assert caplog.messages == [
+        "the shared token store does not work, and memory stands in for it: OSError: gone",
+        "the shared token store works again",
+    ]
 
 
 def test_a_store_that_hangs_costs_one_second_once() -> None:
@@ -206,6 +259,22 @@ def test_when_it_is_back_it_is_told_and_the_tokens_of_the_meantime_are_shared(ca
 
     in_virtual_time(scenario)
     assert events(caplog) == ["store-degraded", "store-back", "store-degraded"]
+
+
+def test_a_store_that_hangs_when_it_is_asked_again_is_asked_once_more() -> None:
+    async def scenario(bench: Bench) -> None:
+        bench.shared.trouble = OSError()
+        token = bench.token("ours")
+        await bench.store.save(KEY, token)
+        bench.shared.hangs = True
+        await bench.passes(1.5)
+        assert bench.shared.asked == 2
+        bench.shared.hangs, bench.shared.trouble = False, None
+        await bench.passes(5)
+        assert not bench.store.failing
+        assert bench.shared.tokens == {KEY: token}
+
+    in_virtual_time(scenario)
 
 
 def test_a_token_of_while_it_comes_back_is_shared_too() -> None:

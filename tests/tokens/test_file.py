@@ -19,7 +19,7 @@ import pytest
 
 from proxy.errors import ConfigError
 from proxy.tokens import MemoryStore, TokenKey, open_store, system_clock
-from proxy.tokens.file import FileStore
+from proxy.tokens.file import FileStore, _LockFile
 from proxy.tokens.store import Kept
 from tests.support.processes import ROOT
 from tests.support.virtual import VirtualClock, run
@@ -90,6 +90,16 @@ async def main():
             print("saved", flush=True)
 
 asyncio.run(main())
+"""
+
+
+# Tries to lock some bytes of a file, and says of each whether it got it.
+TAKER = """
+import pathlib, sys
+from proxy.tokens.file import _LockFile
+
+locks = _LockFile(pathlib.Path(sys.argv[1]))
+print(*(locks.take(int(byte)) for byte in sys.argv[2:]))
 """
 
 
@@ -201,6 +211,11 @@ async def test_what_is_made_is_for_its_owner_alone(path: Path, clock: VirtualClo
     }
 
 
+def test_all_folders_that_are_missing_are_made(path: Path, clock: VirtualClock) -> None:
+    FileStore(path.parent / "deeper" / "tokens.json", clock)
+    assert mode(path.parent / "deeper") == 0o700
+
+
 @pytest.mark.parametrize("wide", [0o710, 0o704, 0o701, 0o750, 0o2770, 0o1777])
 def test_a_folder_that_others_get_into(path: Path, clock: VirtualClock, wide: int) -> None:
     path.parent.mkdir()
@@ -297,6 +312,7 @@ async def test_a_disk_that_takes_nothing(
 
     await store.save(KEY, token(clock.wall, value="old"))
     await store.close()
+    assert store.failures == 0
     with monkeypatch.context() as patch:
         patch.setattr(step, refuse)
         for _ in range(3):
@@ -307,11 +323,35 @@ async def test_a_disk_that_takes_nothing(
     if step == "os.open":
         said.insert(0, said[0].replace("written", "locked"))
     assert caplog.messages == said
+    assert store.failures == len(said)
     assert {each.name for each in path.parent.iterdir()} == {"tokens.json", "tokens.json.lock"}
     async with store.lock(KEY):
         await store.save(KEY, token(clock.wall, value="new"))
     assert await store.load(KEY) == token(clock.wall, value="new")
     assert caplog.messages == said
+
+
+async def test_a_disk_that_takes_no_new_file(
+    store: FileStore, clock: VirtualClock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    opening = os.open
+
+    def refuse(path: Path, *more: int) -> int:
+        if path.name.endswith(".new"):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return opening(path, *more)
+
+    monkeypatch.setattr("os.open", refuse)
+    await store.save(KEY, token(clock.wall))
+    assert await store.load(KEY) is None
+    (said,) = caplog.messages
+    assert "cannot be written: No space left on device" in said
+
+
+async def test_what_a_killed_writer_left_is_written_over(store: FileStore, path: Path, clock: VirtualClock) -> None:
+    path.with_name("tokens.json.new").write_bytes(b"x" * 10_000)
+    await store.save(KEY, token(clock.wall))
+    assert await store.load(KEY) == token(clock.wall)
 
 
 async def test_a_folder_that_a_full_disk_does_not_take(
@@ -372,7 +412,13 @@ DAMAGED = [
 @pytest.mark.parametrize("damage", DAMAGED)
 @pytest.mark.parametrize("at_first", ["load", "save"])
 async def test_a_damaged_file_is_set_aside(
-    store: FileStore, path: Path, clock: VirtualClock, caplog: pytest.LogCaptureFixture, damage: bytes, at_first: str
+    store: FileStore,
+    path: Path,
+    clock: VirtualClock,
+    caplog: pytest.LogCaptureFixture,
+    damage: bytes,
+    at_first: str,
+    time_of_brasilia: None,
 ) -> None:
     path.write_bytes(damage)
     clock.wall = 1_800_000_000.0
@@ -384,6 +430,7 @@ async def test_a_damaged_file_is_set_aside(
     aside = path.with_name("tokens.json.damaged-20270115T080000Z")
     assert aside.read_bytes() == damage
     assert caplog.messages == [f"the file of tokens {path} is damaged; it is set aside as {aside}"]
+    assert vars(caplog.records[0])["event"] == "store-damaged"
 
 
 async def test_the_token_stands_in_no_log_line(
@@ -470,17 +517,18 @@ async def test_a_lock_goes_on_when_its_holder_frees_it_or_is_killed(
     finally:
         logging.getLogger("proxy.tokens.file").removeHandler(told)
     assert caplog.messages == ["another sidecar is logging in; waiting for its token"]
+    assert not store._lock_file._taken
 
 
 def test_a_holder_that_never_lets_go_is_not_waited_for_without_end(
     path: Path, clock: VirtualClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    store = FileStore(path, clock, limit=15)
+    store = open_store(f"file:{path}", key_file=None, clock=clock, login_timeout=40)
 
     async def scenario() -> None:
         began = clock.monotonic
         async with store.lock(KEY):
-            assert clock.monotonic - began == pytest.approx(20, abs=0.1)
+            assert clock.monotonic - began == pytest.approx(45, abs=0.1)
             await store.save(KEY, token(clock.wall))
         assert await store.load(KEY) is not None
 
@@ -488,8 +536,9 @@ def test_a_holder_that_never_lets_go_is_not_waited_for_without_end(
         assert first_line(holder) == "held"
         run(scenario(), clock)
     assert caplog.messages == [
-        f"another process has held the lock in {path}.lock for 20 s; going on without it",
+        f"another process has held the lock in {path}.lock for 45 s; going on without it",
     ]
+    assert vars(caplog.records[0])["event"] == "store-lock-stuck"
 
 
 def test_a_writer_that_never_ends_is_not_waited_for_without_end(
@@ -535,9 +584,30 @@ async def test_a_lock_file_that_somebody_removed_is_made_anew(store: FileStore, 
         assert path.with_name("tokens.json.lock").exists()
 
 
+def test_a_lock_is_one_byte_and_is_free_for_others_afterwards(tmp_path: Path) -> None:
+    def others_get() -> str:
+        with child(TAKER, tmp_path / "lock", 4, 5, 6, 7) as taker:
+            return first_line(taker)
+
+    locks = _LockFile(tmp_path / "lock")
+    assert locks.take(5)
+    assert others_get() == "True False True True"
+    assert locks.take(6)
+    locks.free(5)
+    assert others_get() == "True True False True"
+    locks.free(6)
+    assert others_get() == "True True True True"
+    locks.close()
+
+
 async def test_closing_under_a_lock_and_twice(store: FileStore) -> None:
     async with store.lock(KEY):
         await store.close()
+    async with store.lock(KEY):
+        await store.close()
+        async with store.lock(OTHERS[0]):
+            pass
+    await store.close()
     await store.close()
 
 
@@ -549,9 +619,12 @@ async def test_stores_are_opened_by_what_the_configuration_says(path: Path, cloc
     assert isinstance(memory, MemoryStore)
     file = open_store(f"file:{path}", key_file=None, clock=clock, login_timeout=15)
     assert isinstance(file, FileStore)
+    assert (memory.shared, file.shared) == (False, True)
     for store in (memory, file):
         await store.save(KEY, token(clock.wall))
         assert await store.load(KEY) == token(clock.wall)
+        clock.wall += HOUR
+        assert await store.load(KEY) is None
         await store.close()
 
 

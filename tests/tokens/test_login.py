@@ -9,10 +9,12 @@ import re
 import ssl
 from typing import TYPE_CHECKING
 
+import aiohttp
 import pytest
 import trustme
+from aiohttp.client_reqrep import ConnectionKey
 
-from proxy.config import Credentials, Secret
+from proxy.config import Credentials, EgressProxy, Secret
 from proxy.errors import (
     CredentialsRefused,
     GrantRefused,
@@ -25,7 +27,7 @@ from proxy.errors import (
 )
 from proxy.fake import FakeInvoisys
 from proxy.tokens import Login, Moment, system_clock
-from proxy.tokens.login import Answer, clock_skew, read_grant
+from proxy.tokens.login import Answer, Grant, _cause, _spellings, clock_skew, read_grant
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -84,6 +86,11 @@ def test_a_grant_with_a_byte_order_mark() -> None:
             CredentialsRefused,
             "Invoisys refused the credentials (400: invalid_grant)",
         ),
+        (
+            answer(400, {"error": "invalid_client"}),
+            CredentialsRefused,
+            "Invoisys refused the credentials (400: invalid_client)",
+        ),
         (answer(401, b""), CredentialsRefused, "Invoisys refused the credentials (401)"),
         (
             answer(400, '{"mensagem":"Usuário inválido"}'.encode("latin-1")),
@@ -96,6 +103,7 @@ def test_a_grant_with_a_byte_order_mark() -> None:
             "the token URL does not take grant_type=password (400: unsupported_grant_type)",
         ),
         (answer(429, b"", Retry_After="7"), LoginThrottled, "the login server asks for fewer logins"),
+        (answer(500, b"<html>"), LoginServerFailed, "the login server answered 500"),
         (answer(503, b"<html>"), LoginServerFailed, "the login server answered 503"),
         (answer(404, b"<html>"), LoginNonsense, "the login answered 404"),
         (answer(302, b""), LoginNonsense, "the login answered 302"),
@@ -132,10 +140,11 @@ def test_what_is_not_a_grant(said: Answer, error: type[LoginError], detail: str)
     assert caught.value.detail == detail
 
 
-def test_a_retry_after_is_read() -> None:
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_retry_after_is_read(status: int) -> None:
     for value, seconds in (("7", 7), ("Wed, 21 Oct 2026 07:28:00 GMT", None), ("-1", None)):
-        with pytest.raises(LoginThrottled) as caught:
-            read_grant(answer(429, b"", Retry_After=value))
+        with pytest.raises((LoginThrottled, LoginServerFailed)) as caught:
+            read_grant(answer(status, b"", Retry_After=value))
         assert caught.value.retry_after == seconds
 
 
@@ -163,11 +172,113 @@ async def test_a_login_in_both_apis() -> None:
         await fake.stop()
 
 
+GRANTED = b'{"access_token":"abc","expires_in":60}'
+
+
+async def test_what_is_sent() -> None:
+    sent = bytearray()
+
+    async def grant(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        sent.extend(await reader.readuntil(b"\r\n\r\n"))
+        sent.extend(await reader.readexactly(int(re.search(rb"Content-Length: (\d+)", sent)[1])))  # type: ignore[index]
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(GRANTED), GRANTED))
+        writer.close()
+
+    server = await asyncio.start_server(grant, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        assert await login(f"http://127.0.0.1:{port}/api/token")(CREDENTIALS) == Grant("abc", 60)
+    head, _, body = bytes(sent).partition(b"\r\n\r\n")
+    assert body == b"grant_type=password&username=integracao%40empresa.com.br&password=segredo"
+    line, *fields = head.decode().split("\r\n")
+    assert line == "POST /api/token HTTP/1.1"
+    assert sorted(field for field in fields if not field.startswith("User-Agent:")) == [
+        "Accept-Encoding: gzip, deflate",
+        "Accept: application/json",
+        "Connection: close",
+        f"Content-Length: {len(body)}",
+        "Content-Type: application/x-www-form-urlencoded",
+        f"Host: 127.0.0.1:{port}",
+    ]
+
+
+async def test_a_proxy_on_the_way_out_is_asked_with_its_own_credentials() -> None:
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n")
+        writer.close()
+
+    asked: list[bytes] = []
+    server = await asyncio.start_server(refuse, "127.0.0.1", 0)
+    async with server:
+        for credentials in (None, Secret("user:with:coração")):
+            egress = EgressProxy("127.0.0.1", server.sockets[0].getsockname()[1], credentials)
+            with pytest.raises(LoginUnreachable, match="the egress proxy refused the tunnel"):
+                await Login("https://name.invalid/api/token", None, 10, egress)(CREDENTIALS)
+    without, proven = asked
+    assert without.startswith(b"CONNECT name.invalid:443 HTTP/1.1\r\n")
+    assert b"Authorization" not in without
+    assert b"\r\nProxy-Authorization: Basic dXNlcjp3aXRoOmNvcmHDp8Ojbw==\r\n" in proven
+
+
+async def in_pieces(monkeypatch: pytest.MonkeyPatch, *pieces: bytes) -> Grant:
+    """Log in where the body of the answer comes in pieces, each of them once the one before has been read."""
+    taken = asyncio.Event()
+    read = aiohttp.StreamReader.read
+
+    async def told(self: aiohttp.StreamReader, n: int = -1) -> bytes:
+        piece = await read(self, n)
+        taken.set()
+        return piece
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % sum(map(len, pieces)))
+        for piece in pieces:
+            writer.write(piece)
+            await taken.wait()
+            taken.clear()
+        writer.close()
+
+    monkeypatch.setattr(aiohttp.StreamReader, "read", told)
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with server:
+        return await login(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/")(CREDENTIALS)
+
+
+async def test_an_answer_that_comes_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    pieces = (b'{"access_token":', b'"abc","expires', b'_in":60}')
+    assert await in_pieces(monkeypatch, *pieces) == Grant("abc", 60)
+
+
+async def test_an_answer_past_64_kib_is_not_read_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    start, end = b'{"pad":"' + b"x" * 40_000, b"x" * 30_000 + b'","access_token":"abc"}'
+    with pytest.raises(LoginNonsense):
+        await in_pieces(monkeypatch, start, end)
+
+
 async def test_a_redirect_is_not_followed_with_the_password() -> None:
     error = await serve(
         b"HTTP/1.1 307 Temporary Redirect\r\nLocation: /elsewhere\r\nContent-Length: 0\r\n\r\n", failing
     )
     assert type(error) is LoginNonsense
+
+
+def test_in_which_ways_credentials_may_be_quoted_the_longer_ones_first() -> None:
+    ways = list(_spellings(Credentials("a\udce9", Secret("p@/ &"))))
+    password, username = ways[:8], ways[8:]
+    assert set(password) == {
+        "p@/ &",
+        "p@/ &amp;",
+        "p%40/%20%26",
+        "p%40%2F%20%26",
+        "p%40%2F+%26",
+        "p@/%20%26",
+        "p@%2F%20%26",
+        "p@%2F+%26",
+    }
+    assert [len(way) for way in password] == sorted(map(len, password), reverse=True)
+    assert username == ["a%E9", "a\udce9"]
 
 
 async def test_secrets_that_the_answer_repeats_are_masked() -> None:
@@ -211,6 +322,11 @@ def test_the_date_of_the_login_server_tells_the_skew(date: str | None, skew: flo
     assert clock_skew(date, asked, asked + 1) == skew
 
 
+@pytest.mark.parametrize("date", ["Sun, 06 Nov 1994 08:49:37 GMT", "Sun Nov  6 08:49:37 1994"])
+def test_a_date_is_read_alike_wherever_this_machine_stands(date: str, time_of_brasilia: None) -> None:
+    assert clock_skew(date, 784111777.0, 784111778.0) == 0.0
+
+
 async def test_a_clock_that_is_wrong_is_warned_of_once_until_it_is_right(caplog: pytest.LogCaptureFixture) -> None:
     wrong = [90.0]
 
@@ -222,6 +338,7 @@ async def test_a_clock_that_is_wrong_is_warned_of_once_until_it_is_right(caplog:
     url = await fake.start()
     try:
         login = Login(f"{url}/api/token", None, 5, clock=clock)
+        assert login.skew is None
         mine = Credentials(fake.username, Secret(fake.password))
         for seconds in (90.0, 90.0, 0.0, -90.0, -90.0):
             wrong[0] = seconds
@@ -234,6 +351,7 @@ async def test_a_clock_that_is_wrong_is_warned_of_once_until_it_is_right(caplog:
         "this machine's clock is 90 s ahead of the login server's; let it be set by NTP",
         "this machine's clock is 90 s behind the login server's; let it be set by NTP",
     ]
+    assert {vars(record)["event"] for record in caplog.records} == {"clock-skew"}
 
 
 async def test_a_lifetime_that_is_not_given_is_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:
@@ -250,8 +368,8 @@ async def test_a_lifetime_that_is_not_given_is_warned_of_once(caplog: pytest.Log
         login = Login(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/", None, 5)
         for _ in range(3):
             assert (await login(CREDENTIALS)).assumed
-    assert [record.message for record in caplog.records] == [
-        "the login gave no usable expires_in; the token is taken to live 3600 s"
+    assert [(vars(record)["event"], record.message) for record in caplog.records] == [
+        ("expires-in-unusable", "the login gave no usable expires_in; the token is taken to live 3600 s")
     ]
 
 
@@ -264,7 +382,9 @@ async def test_a_server_that_says_nothing() -> None:
     async def impatiently(url: str) -> LoginError:
         return await failing(url, limit=0.05)
 
-    assert type(await serve(b"", impatiently)) is LoginTimedOut
+    error = await serve(b"", impatiently)
+    assert type(error) is LoginTimedOut
+    assert error.detail == "the login was not answered within 0.05 s"
 
 
 async def serve(reply: bytes, use: Callable[[str], Awaitable[LoginError]]) -> LoginError:
@@ -293,7 +413,8 @@ async def test_what_keeps_a_connection_from_being_made() -> None:
     server = await asyncio.start_server(hang_up, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     async with server:
-        assert "broke off" in (await failing(f"http://127.0.0.1:{port}/")).detail
+        error = await failing(f"http://127.0.0.1:{port}/")
+        assert error.detail == "the login server could not be reached: the connection broke off"
     for url, cause in (
         (f"http://127.0.0.1:{port}/", "Connect call failed"),
         ("http://name.invalid/", "could not be resolved"),
@@ -301,6 +422,12 @@ async def test_what_keeps_a_connection_from_being_made() -> None:
         error = await failing(url)
         assert type(error) is LoginUnreachable
         assert cause in error.detail
+
+
+def test_a_connection_that_fails_without_a_reason() -> None:
+    nowhere = ConnectionKey("localhost", 1, False, True, None, None, None)
+    several = OSError("Multiple exceptions: one for each address")
+    assert _cause(aiohttp.ClientConnectorError(nowhere, several)) == "the connection failed"
 
 
 async def test_a_server_that_does_not_speak_tls() -> None:

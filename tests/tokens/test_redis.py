@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
+import trustme
 
 from proxy.errors import ConfigError
 from proxy.tokens import Moment, TokenKey, degrading, system_clock
 from proxy.tokens import redis as module
 from proxy.tokens.degrading import Degrading
-from proxy.tokens.redis import RedisStore, open_redis
+from proxy.tokens.redis import RedisStore, Seal, open_redis
 from proxy.tokens.schedule import Backoff
 from proxy.tokens.store import Kept
 from tests.support.redis import Redis, redis_server
@@ -152,8 +153,9 @@ async def test_the_server_forgets_a_token_when_it_expires(redis: Redis) -> None:
 
 
 async def test_a_token_that_has_expired_by_our_clock_is_not_loaded(redis: Redis) -> None:
-    async with sharing(redis) as one, sharing(redis, clock=lambda: Moment(time.time() + 3601, 0)) as late:
-        await one.whole.save(KEY, token("secret", lifetime=3600))
+    kept = token("secret", lifetime=3600)
+    async with sharing(redis) as one, sharing(redis, clock=lambda: Moment(kept.expires_at, 0)) as late:
+        await one.whole.save(KEY, kept)
         assert await one.whole.load(KEY) is not None
         assert await late.whole.load(KEY) is None
 
@@ -196,7 +198,14 @@ async def test_with_a_key_file_only_who_has_the_same_key_reads_it(
         assert await another.whole.load(KEY) is None
         assert await without.whole.load(KEY) is None
         assert events(caplog) == ["store-unreadable"] * 2
-        assert "another key" in caplog.text
+        assert caplog.messages[0] == (
+            "the shared token cannot be read: it was encrypted with another key, or not at all, or is damaged"
+        )
+
+
+def test_what_an_earlier_release_encrypted_is_read() -> None:
+    sealed = bytes.fromhex("fb85dd5f734f5caafe35f190558ad0e3098c08fd88475dd15c0d8e87ca7eee8cb4843a")
+    assert Seal("chave com acentuação".encode()).open(sealed, KEY) == b"a token"
 
 
 async def test_an_encrypted_token_is_bound_to_its_key_and_shows_damage(redis: Redis, tmp_path: Path) -> None:
@@ -214,19 +223,38 @@ async def test_an_encrypted_token_is_bound_to_its_key_and_shows_damage(redis: Re
         assert await one.whole.load(KEY) is not None
 
 
-@pytest.mark.parametrize("text", [None, "", "too short"])
-def test_a_key_file_that_cannot_serve_is_told_at_the_start(text: str | None, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (None, "cannot be read: No such file or directory"),
+        ("", "is empty"),
+        ("x" * 15, "holds fewer than 16 bytes"),
+    ],
+)
+def test_a_key_file_that_cannot_serve_is_told_at_the_start(text: str | None, said: str, tmp_path: Path) -> None:
     file = tmp_path / "key"
     if text is not None:
         file.write_text(text)
-    with pytest.raises(ConfigError, match=r"tokens\.key_file") as caught:
+    with pytest.raises(ConfigError) as caught:
         open_redis("redis://localhost/0", key_file=str(file), clock=system_clock, limit=15)
-    assert "too short" not in str(caught.value)
+    assert str(caught.value) == f"tokens.key_file: {file} {said}"
 
 
 def test_an_address_that_the_client_does_not_take_is_told_at_the_start() -> None:
     with pytest.raises(ConfigError, match=r"tokens\.store"):
         open_redis("http://localhost/0", key_file=None, clock=system_clock, limit=15)
+
+
+async def test_over_tls_the_name_in_the_server_s_certificate_is_checked(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    for name, failures in (("127.0.0.1", 0), ("elsewhere.test", 1)):
+        with redis_server(authority.issue_cert(name)) as server:
+            where = f"rediss://127.0.0.1:{server.port}/0?ssl_ca_certs={tmp_path}/ca.pem"
+            store = open_redis(where, key_file=None, clock=system_clock, limit=15)
+            await store.save(KEY, token("secret"))
+            assert store.failures == failures
+            await store.close()
 
 
 # --- The lock ---------------------------------------------------------------------------------------------------------
@@ -345,6 +373,18 @@ async def test_a_save_under_an_older_lock_counts_where_there_is_no_newer(redis: 
         assert kept.value == "newer"
 
 
+async def test_a_save_without_the_lock_is_the_newest_though_the_server_s_clock_was_set_back(
+    redis: Redis,
+) -> None:
+    async with sharing(redis) as one:
+        redis.ask("SET", f"invoisys-proxy:fence:{KEY.digest}", 10**15)
+        async with one.whole.lock(KEY):
+            await one.whole.save(KEY, token("older"))
+        newer = token("newer")
+        await one.whole.save(KEY, newer)
+        assert await one.whole.load(KEY) == newer
+
+
 async def test_numbers_grow_though_the_server_loses_them_or_its_clock_stands_still(redis: Redis) -> None:
     numbers = []
     async with sharing(redis) as one:
@@ -459,6 +499,15 @@ async def test_a_server_that_freezes_while_one_waits_for_the_lock_keeps_nobody_w
     async with two(redis) as (one, other), one.whole.lock(KEY), waiting(other) as waiter:
         redis.freeze()
         begun = time.monotonic()
+        assert await waiter - begun < module._LOOK_EVERY + 2 * module._ANSWERS_WITHIN
+        assert other.whole.failures == 1
+
+
+async def test_nor_does_one_that_freezes_when_the_connection_of_who_waits_is_gone(redis: Redis) -> None:
+    async with two(redis) as (one, other), one.whole.lock(KEY), waiting(other) as waiter:
+        redis.freeze()
+        begun = time.monotonic()
+        await other.disappear()  # it connects anew, and gets no answer to that
         assert await waiter - begun < module._LOOK_EVERY + 2 * module._ANSWERS_WITHIN
         assert other.whole.failures == 1
 

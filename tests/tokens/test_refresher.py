@@ -7,8 +7,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from proxy.config import Credentials, Secret
-from proxy.errors import CredentialsRefused, LoginError, LoginThrottled, LoginTimedOut, LoginUnreachable, Overloaded
+from proxy.config import Credentials, Origin, Secret
+from proxy.errors import (
+    ConfigError,
+    CredentialsRefused,
+    LoginError,
+    LoginThrottled,
+    LoginTimedOut,
+    LoginUnreachable,
+    Overloaded,
+)
 from proxy.observe import Metrics
 from proxy.tokens import MemoryStore, Refresher, Schedule, Token, TokenKey
 from proxy.tokens.login import Grant
@@ -18,11 +26,12 @@ from tests.support.virtual import VirtualClock, pending_timers, run, settle
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+    from contextlib import AbstractAsyncContextManager
 
     Scenario = Callable[["Bench"], Awaitable[None]]
 
 HOUR = 3600.0
-KEY = TokenKey("sandbox", "default", "2.0", "http://localhost/api/token")
+KEY = TokenKey("sandbox", "default", "2.0", "http://localhost/api/token", audience=Origin.parse("http://localhost"))
 
 
 class Bench:
@@ -35,6 +44,7 @@ class Bench:
         self.lifetime = 24 * HOUR
         self.failure: Exception | None = None
         self.credentials = Credentials("user", Secret("first"))
+        self.unreadable = False
         self.refuses: Secret | None = None
         self.store = MemoryStore(clock)
         self.metrics = Metrics()
@@ -45,7 +55,7 @@ class Bench:
     def another(self) -> Refresher:
         return Refresher(
             KEY,
-            lambda: self.credentials,
+            self._read_credentials,
             self._log_in,
             self.store,
             schedule=Schedule(12 * HOUR, 15, lambda: self.chance),
@@ -53,6 +63,11 @@ class Bench:
             waiting=WaitingRoom(self.waiting),
             meter=self.metrics.token("default", "2.0"),
         )
+
+    def _read_credentials(self) -> Credentials:
+        if self.unreadable:
+            raise ConfigError("password_file: it is empty")
+        return self.credentials
 
     async def _log_in(self, credentials: Credentials) -> Grant:
         self.logins.append(self.clock.monotonic)
@@ -65,6 +80,10 @@ class Bench:
 
     async def value(self) -> str:
         return (await self.refresher.token()).value
+
+    def sample(self, name: str, **labels: str) -> float | None:
+        of = {"account": "default", "api": "2.0", **labels}
+        return self.metrics.registry.get_sample_value(f"invoisys_proxy_{name}", of)
 
     async def passes(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
@@ -85,6 +104,13 @@ def in_virtual_time(scenario: Scenario) -> Callable[[], None]:
         run(whole(), clock)
 
     return test
+
+
+async def _a_token_is_for_the_server_of_its_api(bench: Bench) -> None:
+    assert (await bench.refresher.token()).audience == Origin.parse("http://localhost")
+
+
+test_a_token_is_for_the_server_of_its_api = in_virtual_time(_a_token_is_for_the_server_of_its_api)
 
 
 async def _all_who_wait_share_one_login(bench: Bench) -> None:
@@ -166,6 +192,7 @@ async def _an_expired_token_is_never_given(bench: Bench) -> None:
     await bench.passes(24 * HOUR)
     with pytest.raises(LoginUnreachable, match=r"it is down; the next login is in \d+ s"):
         await bench.value()
+    assert bench.refresher.current() is None
 
 
 test_an_expired_token_is_never_given = in_virtual_time(_an_expired_token_is_never_given)
@@ -174,11 +201,27 @@ test_an_expired_token_is_never_given = in_virtual_time(_an_expired_token_is_neve
 async def _a_machine_that_slept_checks_before_the_first_request(bench: Bench) -> None:
     await bench.value()
     bench.clock.sleep_through(25 * HOUR)
-    assert await bench.value() == "token-2"
+    token = await bench.refresher.token()
+    assert (token.value, token.generation) == ("token-2", 2)
 
 
 test_a_machine_that_slept_checks_before_the_first_request = in_virtual_time(
     _a_machine_that_slept_checks_before_the_first_request
+)
+
+
+async def _a_machine_that_slept_past_the_refresh_serves_at_once_and_logs_in_beside(bench: Bench) -> None:
+    await bench.value()
+    bench.clock.sleep_through(13 * HOUR)
+    asked = bench.clock.monotonic
+    assert await bench.value() == "token-1"
+    assert bench.clock.monotonic == asked
+    await bench.passes(0.6)
+    assert await bench.value() == "token-2"
+
+
+test_a_machine_that_slept_past_the_refresh_serves_at_once = in_virtual_time(
+    _a_machine_that_slept_past_the_refresh_serves_at_once_and_logs_in_beside
 )
 
 
@@ -205,8 +248,9 @@ async def _failures_are_told_at_once_and_not_after_the_backoff(bench: Bench) -> 
         assert isinstance(error, CredentialsRefused)
         assert error.retry_after == pytest.approx(60)
     assert len({id(waiter.exception()) for waiter in waiters}) == 3  # each its own: a traceback is not shared
-    with pytest.raises(CredentialsRefused, match="the next login is in 60 s"):
+    with pytest.raises(CredentialsRefused, match="the next login is in 60 s") as caught:
         await bench.value()
+    assert caught.value.retry_after == pytest.approx(60)
     assert len(bench.logins) == 1
 
 
@@ -272,6 +316,68 @@ test_other_credentials_are_tried_at_once = in_virtual_time(
 )
 
 
+async def _credentials_that_cannot_be_read_are_no_others_than_those_refused(bench: Bench) -> None:
+    bench.refuses = Secret("first")
+    bench.refresher.start()
+    await bench.passes(5)
+    bench.unreadable = True  # a file while it is replaced
+    await bench.passes(5)
+    bench.unreadable = False
+    await bench.passes(45)
+    assert len(bench.logins) == 1
+    assert bench.refresher.report() == (False, "Credenciais inválidas.")
+
+
+test_credentials_that_cannot_be_read_are_no_others = in_virtual_time(
+    _credentials_that_cannot_be_read_are_no_others_than_those_refused
+)
+
+
+async def _a_store_is_not_looked_into_before_it_is_known_for_whom(bench: Bench) -> None:
+    asked: list[tuple[str, TokenKey]] = []
+    load, lock = bench.store.load, bench.store.lock
+
+    async def watched_load(key: TokenKey) -> Kept | None:
+        asked.append(("load", key))
+        return await load(key)
+
+    def watched_lock(key: TokenKey) -> AbstractAsyncContextManager[None]:
+        asked.append(("lock", key))
+        return lock(key)
+
+    bench.store.shared = True
+    bench.store.load = watched_load  # type: ignore[method-assign]
+    bench.store.lock = watched_lock  # type: ignore[method-assign]
+    bench.unreadable = True
+    bench.refresher.start()
+    await bench.passes(60)
+    assert bench.refresher.report() == (False, "the credentials cannot be read: password_file: it is empty")
+    bench.unreadable = False
+    await bench.passes(60)
+    assert await bench.value() == "token-1"
+    assert set(asked) == {(what, KEY.of(bench.credentials)) for what in ("lock", "load")}
+
+
+test_a_store_is_not_looked_into_before_it_is_known_for_whom = in_virtual_time(
+    _a_store_is_not_looked_into_before_it_is_known_for_whom
+)
+
+
+async def _after_other_credentials_the_waits_begin_anew(bench: Bench) -> None:
+    bench.failure = CredentialsRefused("no")
+    bench.refresher.start()
+    await bench.passes(200)
+    assert len(bench.logins) == 3
+    bench.credentials = Credentials("user", Secret("second"))
+    await bench.passes(60)
+    assert len(bench.logins) == 4
+    await bench.passes(10)
+    assert len(bench.logins) == 5
+
+
+test_after_other_credentials_the_waits_begin_anew = in_virtual_time(_after_other_credentials_the_waits_begin_anew)
+
+
 async def _other_credentials_do_not_end_a_valid_token(bench: Bench) -> None:
     assert await bench.value() == "token-1"
     bench.credentials = Credentials("user", Secret("second"))
@@ -308,6 +414,20 @@ async def _a_rejected_token_is_replaced_once_however_many_were_rejected(bench: B
 
 
 test_a_rejected_token_is_replaced_once = in_virtual_time(_a_rejected_token_is_replaced_once_however_many_were_rejected)
+
+
+async def _a_401_to_a_token_that_was_replaced_meanwhile_is_no_rejection(bench: Bench) -> None:
+    first = await bench.refresher.token()
+    await bench.passes(13 * HOUR)
+    assert await bench.refresher.renew(first)
+    assert await bench.value() == "token-2"
+    assert len(bench.logins) == 2
+    assert bench.sample("token_rejections_total") == 0
+
+
+test_a_401_to_a_token_that_was_replaced_meanwhile = in_virtual_time(
+    _a_401_to_a_token_that_was_replaced_meanwhile_is_no_rejection
+)
 
 
 async def _a_rejection_during_a_scheduled_login_joins_it(bench: Bench) -> None:
@@ -366,12 +486,30 @@ test_a_rejected_token_is_not_given_again = in_virtual_time(_a_rejected_token_is_
 async def _nobody_waits_longer_than_their_patience(bench: Bench) -> None:
     bench.takes = 100
     began = bench.clock.monotonic
-    with pytest.raises(LoginTimedOut):
+    with pytest.raises(LoginTimedOut) as caught:
         await bench.value()
     assert bench.clock.monotonic - began == pytest.approx(15)
+    assert (caught.value.detail, caught.value.retry_after) == ("no token within 15 s", 1)
 
 
 test_nobody_waits_longer_than_their_patience = in_virtual_time(_nobody_waits_longer_than_their_patience)
+
+
+async def _nor_where_a_clock_is_set_and_a_second_login_is_waited_for(bench: Bench) -> None:
+    bench.takes = 14.5
+    began = bench.clock.monotonic
+    waiter = asyncio.create_task(bench.value())
+    await asyncio.sleep(0.1)
+    bench.clock.wall += 48 * HOUR
+    with pytest.raises(LoginTimedOut):
+        await waiter
+    assert bench.clock.monotonic - began == pytest.approx(15)
+    assert len(bench.logins) == 2
+
+
+test_nor_where_a_second_login_is_waited_for = in_virtual_time(
+    _nor_where_a_clock_is_set_and_a_second_login_is_waited_for
+)
 
 
 async def _a_login_that_timed_out_is_told_as_failing_to_those_who_did_not_wait(bench: Bench) -> None:
@@ -398,22 +536,32 @@ async def _no_more_wait_than_may(bench: Bench) -> None:
 test_no_more_wait_than_may = in_virtual_time(_no_more_wait_than_may)
 
 
-async def _a_defect_in_the_login_is_a_failure_like_any_other(bench: Bench) -> None:
-    bench.failure = ZeroDivisionError()
-    with pytest.raises(LoginError, match="defect"):
-        await bench.value()
-    bench.failure = None
-    await bench.passes(2)
-    assert await bench.value() == "token-2"
+def test_a_defect_in_the_login_is_a_failure_like_any_other(caplog: pytest.LogCaptureFixture) -> None:
+    said = "the login failed for a reason that is a defect of the sidecar"
 
+    async def scenario(bench: Bench) -> None:
+        bench.failure = ZeroDivisionError()
+        with pytest.raises(LoginError) as caught:
+            await bench.value()
+        assert caught.value.detail == said
+        assert bench.sample("logins_total", reason="first", result="login-failed") == 1
+        bench.failure = None
+        await bench.passes(2)
+        assert await bench.value() == "token-2"
 
-test_a_defect_in_the_login = in_virtual_time(_a_defect_in_the_login_is_a_failure_like_any_other)
+    in_virtual_time(scenario)()
+    defect, failed = caplog.records
+    assert (vars(defect)["event"], defect.message) == ("defect", said)
+    assert defect.exc_info is not None
+    assert vars(failed)["event"] == "login-failed"
 
 
 async def _a_token_that_expires_before_it_arrives_is_not_given(bench: Bench) -> None:
     bench.lifetime = 0.4
-    with pytest.raises(LoginError, match="could not be used any more"):
+    with pytest.raises(LoginError) as caught:
         await bench.value()
+    assert caught.value.detail == "the token from the login could not be used any more"
+    assert caught.value.retry_after == 1
 
 
 test_a_token_that_expires_before_it_arrives = in_virtual_time(_a_token_that_expires_before_it_arrives_is_not_given)
@@ -463,12 +611,35 @@ async def _what_another_saves_in_a_shared_store_is_held_a_second_later(bench: Be
     await bench.passes(1.1)
     assert await bench.value() == (await other.token()).value == "token-2"
     assert len(bench.logins) == 2
+    assert bench.sample("logins_total", reason="look", result="shared") == 1
     other.stop()
 
 
 test_what_another_saves_is_held_a_second_later = in_virtual_time(
     _what_another_saves_in_a_shared_store_is_held_a_second_later
 )
+
+
+async def _while_a_login_is_in_flight_nobody_looks_into_the_store(bench: Bench) -> None:
+    bench.store.shared = True
+    await bench.value()
+    asked = []
+    load = bench.store.load
+
+    async def watched(key: TokenKey) -> Kept | None:
+        asked.append(bench.clock.monotonic)
+        return await load(key)
+
+    bench.store.load = watched  # type: ignore[method-assign]
+    bench.takes = 10
+    bench.clock.sleep_through(13 * HOUR)
+    assert await bench.value() == "token-1"
+    await bench.passes(9)
+    assert len(bench.logins) == 2
+    assert len(asked) == 1  # under the lock, before the login
+
+
+test_while_a_login_is_in_flight_nobody_looks = in_virtual_time(_while_a_login_is_in_flight_nobody_looks_into_the_store)
 
 
 async def _another_s_token_ends_the_wait_after_a_failed_login(bench: Bench) -> None:
@@ -538,10 +709,29 @@ test_a_clock_that_is_set_back_as_a_login_begins = in_virtual_time(
 )
 
 
+def test_a_token_from_the_store_lives_as_long_as_it_did_there_by_either_clock() -> None:
+    for age in (0.0, HOUR):
+
+        async def scenario(bench: Bench, age: float = age) -> None:
+            got = bench.clock().wall - age
+            await bench.store.save(KEY.of(bench.credentials), Kept("kept", 1, got, got + 3 * HOUR))
+            assert await bench.value() == "kept"
+            bench.clock.wall -= 365 * 24 * HOUR
+            bench.failure = LoginUnreachable("it is down")
+            await bench.passes(3 * HOUR - age - 0.5)
+            assert await bench.value() == "kept"
+            await bench.passes(0.5)
+            with pytest.raises(LoginUnreachable):
+                await bench.value()
+
+        in_virtual_time(scenario)()
+
+
 async def _a_token_from_the_future_is_as_good_as_none(bench: Bench) -> None:
     now = bench.clock().wall
-    await bench.store.save(KEY.of(bench.credentials), Kept("of-an-unknown-age", 1, now + 301, now + 24 * HOUR))
-    assert await bench.value() == "token-1"
+    await bench.store.save(KEY.of(bench.credentials), Kept("of-an-unknown-age", 7, now + 301, now + 24 * HOUR))
+    token = await bench.refresher.token()
+    assert (token.value, token.generation) == ("token-1", 8)
 
 
 test_a_token_from_the_future_is_as_good_as_none = in_virtual_time(_a_token_from_the_future_is_as_good_as_none)
@@ -614,20 +804,30 @@ test_a_login_that_is_ended_before_it_began = in_virtual_time(
 
 def test_tokens_that_are_rejected_again_and_again_are_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:
     async def scenario(bench: Bench) -> None:
+        await bench.passes(HOUR)  # of the machine's life
         for _ in range(4):
             await bench.refresher.renew(await bench.refresher.token())
             await bench.passes(60)
-        assert (
-            bench.metrics.registry.get_sample_value(
-                "invoisys_proxy_token_rejections_total", {"account": "default", "api": "2.0"}
-            )
-            == 4
-        )
+        assert bench.sample("token_rejections_total") == 4
 
     in_virtual_time(scenario)()
     lost = [record for record in caplog.records if getattr(record, "event", "") == "tokens-lost"]
     assert len(lost) == 1
-    assert "let all share one tokens.store" in lost[0].message
+    assert lost[0].message == (
+        "upstream rejects good tokens again and again: either paths are forbidden to this user, or something"
+        " else logs in as the same user and only the newest token counts; let all share one tokens.store"
+    )
+    assert vars(lost[0])["rejections"] == 3
+
+
+def test_a_path_that_is_forbidden_to_the_user_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario(bench: Bench) -> None:
+        for renewed in (True, True, False):
+            assert "tokens-lost" not in {getattr(record, "event", "") for record in caplog.records}
+            assert await bench.refresher.renew(await bench.refresher.token()) is renewed
+
+    in_virtual_time(scenario)()
+    assert "tokens-lost" in {getattr(record, "event", "") for record in caplog.records}
 
 
 def test_a_few_rejections_in_an_hour_are_not_warned_of(caplog: pytest.LogCaptureFixture) -> None:
@@ -635,16 +835,17 @@ def test_a_few_rejections_in_an_hour_are_not_warned_of(caplog: pytest.LogCapture
         for _ in range(4):
             await bench.refresher.renew(await bench.refresher.token())
             await bench.passes(HOUR / 2 + 1)
+        assert "tokens-lost" not in {getattr(record, "event", "") for record in caplog.records}
+        for _ in range(2):
+            await bench.refresher.renew(await bench.refresher.token())
+            await bench.passes(60)
+        assert "tokens-lost" in {getattr(record, "event", "") for record in caplog.records}
 
     in_virtual_time(scenario)()
-    assert "tokens-lost" not in {getattr(record, "event", "") for record in caplog.records}
 
 
 async def _what_is_counted(bench: Bench) -> None:
-    def value(name: str, **labels: str) -> float | None:
-        of = {"account": "default", "api": "2.0", **labels}
-        return bench.metrics.registry.get_sample_value(f"invoisys_proxy_{name}", of)
-
+    value = bench.sample
     assert value("token_age_seconds") is None
     assert value("token_generation") == 0
     token = await bench.refresher.token()
@@ -708,12 +909,47 @@ async def _an_operator_need_not_wait_for_the_time_of_the_next_login(bench: Bench
 test_an_operator_need_not_wait = in_virtual_time(_an_operator_need_not_wait_for_the_time_of_the_next_login)
 
 
+async def _before_the_first_login_has_ended_that_is_what_is_reported(bench: Bench) -> None:
+    bench.refresher.start()
+    assert bench.refresher.report() == (False, "the first login is under way")
+    await bench.passes(1)
+    assert bench.refresher.report() == (True, None)
+
+
+test_before_the_first_login_has_ended = in_virtual_time(_before_the_first_login_has_ended_that_is_what_is_reported)
+
+
+def test_what_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario(bench: Bench) -> None:
+        bench.failure = LoginUnreachable("it is down")
+        with pytest.raises(LoginUnreachable):
+            await bench.value()
+        bench.failure = None
+        await bench.passes(2)
+
+    caplog.set_level("INFO", logger="proxy.tokens")
+    in_virtual_time(scenario)()
+    failed, granted = caplog.records
+    of = {"api": "2.0", "account": "default"}
+    about = of | {"event": "login-failed", "reason": "first", "error": "login-unreachable"}
+    assert failed.message == "no new token: it is down; the next login is in 1 s"
+    assert vars(failed).items() >= about.items()
+    about = of | {"event": "login", "reason": "retry", "result": "granted"}
+    assert granted.message == "a new token"
+    assert vars(granted).items() >= (about | {"generation": 1, "expires_in": 86400}).items()
+
+
 async def _stopping_ends_those_who_wait(bench: Bench) -> None:
     waiter = asyncio.create_task(bench.value())
     await asyncio.sleep(0.1)
     bench.refresher.stop()
     await settle()
-    assert isinstance(waiter.exception(), LoginError)
+    late = asyncio.create_task(bench.value())
+    await settle()
+    for error in (waiter.exception(), late.exception()):
+        assert isinstance(error, LoginError)
+        assert (error.detail, error.retry_after) == ("the sidecar is stopping", 1)
+    assert len(bench.logins) == 1
 
 
 test_stopping_ends_those_who_wait = in_virtual_time(_stopping_ends_those_who_wait)

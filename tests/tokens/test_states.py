@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from itertools import product
+from typing import cast
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from proxy.errors import CredentialsRefused, GrantRefused, LoginServerFailed, LoginThrottled
@@ -13,7 +14,9 @@ from proxy.tokens import Moment, Schedule, Token
 from proxy.tokens.life import Life
 from proxy.tokens.schedule import REFUSAL, TROUBLE, RateFloor
 from proxy.tokens.states import LOGIN, STEPS, Event, LoginState, Step, TokenState
+from proxy.tokens.store import Kept
 
+HOUR = 3600.0
 NOW = Moment(1_800_000_000, 1000)
 CHANCE = st.floats(0, 1, exclude_max=True)
 
@@ -77,6 +80,33 @@ def test_a_rejected_token() -> None:
     assert living.token_state(NOW) is TokenState.VALID
 
 
+def test_the_last_sixteen_rejected_tokens_are_remembered() -> None:
+    living = life(None)
+    for number in range(17):
+        now = NOW.plus(number * 60)
+        living.began(now)
+        living.granted(Token(f"token-{number}", number, now, now.plus(HOUR), now.plus(HOUR)))
+        assert living.rejected(cast("Token", living.token), now)
+        living.logs_in(now)
+    known = [living.accepts(Kept(f"token-{number}", number, NOW.wall, NOW.wall + HOUR), NOW) for number in range(17)]
+    assert known == [True] + [False] * 16
+
+
+@pytest.mark.parametrize(
+    ("value", "spellings"),
+    [
+        ("a" * 15, ()),
+        ("a" * 16, (b"a" * 16,)),
+        (
+            "Abcdef+ghijkl/mno==",
+            (b"Abcdef+ghijkl/mno==", b"Abcdef%2Bghijkl%2Fmno%3D%3D", b"Abcdef%2bghijkl%2fmno%3d%3d"),
+        ),
+    ],
+)
+def test_in_which_ways_a_token_may_be_quoted(value: str, spellings: tuple[bytes, ...]) -> None:
+    assert Token(value, 1, NOW, NOW, NOW).spellings == spellings
+
+
 def test_an_event_that_cannot_happen_is_a_defect() -> None:
     living = life(None)
     living.began(NOW)
@@ -92,7 +122,14 @@ def test_a_token_past_its_life_on_either_clock_is_not_usable(passed: float, slep
     assert usable == (now.wall < held.expires_at.wall and now.monotonic < held.expires_at.monotonic)
 
 
+def test_age_is_told_by_the_clock_that_says_more_and_what_is_left_by_the_one_that_says_less() -> None:
+    for now in (Moment(NOW.wall + 60, NOW.monotonic + 10), Moment(NOW.wall + 10, NOW.monotonic + 60)):
+        assert NOW.age(now) == 60
+        assert NOW.plus(100).left(now) == 40
+
+
 @given(failures=st.integers(1, 10_000), chance=CHANCE)
+@example(failures=1, chance=0.5)
 def test_delays_stay_within_their_bounds(failures: int, chance: float) -> None:
     assert 1 <= TROUBLE.delay(failures, chance) <= 60
     assert 60 <= REFUSAL.delay(failures, chance) <= 900
@@ -113,6 +150,14 @@ def test_which_failures_are_refusals() -> None:
     assert schedule.retry_after(LoginServerFailed(""), 1) == pytest.approx(1)
     assert schedule.retry_after(LoginThrottled("", retry_after=120), 1) == 120
     assert schedule.retry_after(LoginThrottled("", retry_after=10**9), 1) == 900
+
+
+def test_an_empty_floor_lets_one_pass_after_thirty_seconds() -> None:
+    floor = RateFloor()
+    for _ in range(2):
+        floor.take(NOW)
+    assert not floor.allows(NOW.plus(29))
+    assert floor.allows(NOW.plus(30))
 
 
 @given(st.lists(st.floats(0, 100), max_size=200))
