@@ -45,6 +45,12 @@ sbom: $(VENV)/audit ## Write dist/sbom.cdx.json, the list of what the sidecar is
 		--output-reproducible --output-format JSON --output-file dist/sbom.cdx.json
 	$(BIN)/python -m tools.sbom dist/sbom.cdx.json requirements.lock
 
+.PHONY: mutants
+mutants: $(VENV)/mutants ## Change proxy/tokens in every small way, and list what no test sees (docs/testing.md).
+	@test -n "$(ARGS)" || rm -rf mutants
+	CI=true nice $(BIN)/mutmut run $(ARGS)
+	@$(BIN)/python -m tools.survivors
+
 .PHONY: format
 format: $(VENV)/dev ## Put the code into the one form.
 	$(BIN)/ruff format .
@@ -70,10 +76,12 @@ lock: $(VENV)/dev ## Lock the newest versions that fit, with their hashes.
 		--custom-compile-command "make lock" -o requirements-fuzz.lock --group fuzz
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate \
 		--custom-compile-command "make lock" -c requirements-dev.lock -o requirements-audit.lock --group audit
+	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate \
+		--custom-compile-command "make lock" -c requirements-dev.lock -o requirements-mutants.lock --group mutants
 
 .PHONY: clean
 clean: ## Remove what the commands made.
-	rm -rf $(VENV) .coverage* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) mutants .coverage* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 
 $(VENV)/made:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -100,4 +108,8 @@ $(VENV)/fuzz: requirements-fuzz.lock $(VENV)/dev
 	@$(PIP) install --only-binary :all: --require-hashes -r requirements-fuzz.lock \
 		|| { echo "atheris, the fuzzer, has no wheel for this machine's $$($(BIN)/python -V); what it has found" \
 			"before is tried again by: make test ARGS=tests/fuzz" >&2; exit 1; }
+	@touch $@
+
+$(VENV)/mutants: requirements-mutants.lock $(VENV)/dev
+	@$(PIP) install --require-hashes -r requirements-mutants.lock
 	@touch $@
