@@ -33,9 +33,19 @@ class Degrading:
     """
 
     def __init__(
-        self, shared: Place, clock: Clock, *, limit: float = 1.0, chance: Callable[[], float] = random.random
+        self,
+        shared: Place,
+        clock: Clock,
+        *,
+        limit: float = 1.0,
+        chance: Callable[[], float] = random.random,
+        words: Callable[[Exception], str] = str,
     ) -> None:
-        """`shared` may raise, and may hang but when a lock is asked for: only it can tell waiting from hanging."""
+        """`shared` may raise, and may hang but when a lock is asked for: only it can tell waiting from hanging.
+
+        `words` says of an error what may be logged: its own text may quote what was sent, a password among it.
+        """
+        self._words = words
         self.shared = True
         self.failures = 0
         self._shared = shared
@@ -123,7 +133,7 @@ class Degrading:
             return
         self.failures += 1
         self._retry = asyncio.get_running_loop().create_task(self._win_back(), name="win the token store back")
-        reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        reason = ": ".join(filter(None, (type(error).__name__, self._words(error))))
         text = "the shared token store does not work, and memory stands in for it: %s"
         log.warning(text, reason, extra={"event": "store-degraded"})
 
@@ -140,8 +150,16 @@ class Degrading:
         while self._missed:
             key, ours = next(iter(self._missed.items()))
             async with asyncio.timeout(self._limit):
-                theirs = await self._shared.load(key)
-                if ours is not None and (theirs is None or theirs.obtained_at < ours.obtained_at):
-                    await self._shared.save(key, ours)
+                if ours is None:
+                    await self._shared.load(key)
+                else:
+                    await self._share(key, ours)
             if self._missed[key] is ours:  # no newer one came in the meantime
                 del self._missed[key]
+
+    async def _share(self, key: TokenKey, ours: Kept) -> None:
+        """Keep a token of the meantime, unless others have a newer one; under the lock, lest a login is overtaken."""
+        async with self._shared.lock(key):
+            theirs = await self._shared.load(key)
+            if theirs is None or theirs.obtained_at < ours.obtained_at:
+                await self._shared.save(key, ours)

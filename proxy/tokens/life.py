@@ -63,6 +63,11 @@ class Life:
             self._login = LOGIN[self._login, Event.TIME_CAME]
         return self._login
 
+    def wants_login(self, now: Moment) -> bool:
+        """Tell whether it is time for a login that nobody waits for: one ahead of time, or after one that failed."""
+        idle = self.login_state(now) is LoginState.IDLE
+        return idle and (self.failure is not None or self.step(now) is not Step.SERVE)
+
     def wakes_at(self, now: Moment) -> float:
         """Return when, on the monotonic clock, there is something to do that nobody asks for."""
         if self.token is None or self.login_state(now) in (LoginState.BACKING_OFF, LoginState.REFUSED):
@@ -91,9 +96,14 @@ class Life:
         return "retry" if self.failure is not None else REASONS[self.token_state(now)]
 
     def accepts(self, kept: Kept, now: Moment) -> bool:
-        """Tell whether somebody else's token is news: neither the one held, nor rejected, nor of unknown age."""
-        held = self.token is not None and kept.value == self.token.value
-        return not held and kept.value not in self._rejected and not kept.is_from_the_future(now.wall)
+        """Tell whether somebody else's token is news: later than the one held, not rejected, and of known age."""
+        if kept.value in self._rejected or kept.is_from_the_future(now.wall):
+            return False
+        held = self.token
+        if held is None:
+            return True
+        before = kept.generation <= held.generation and kept.obtained_at < held.obtained_at.wall
+        return kept.value != held.value and not before
 
     def prefers(self, kept: Kept, now: Moment) -> bool:
         """Tell whether somebody else's token is news, and got after the one that is held."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, quote_plus
+from urllib.parse import quote, quote_plus, urlencode
 
 import aiohttp
 import msgspec
@@ -39,7 +39,9 @@ log = logging.getLogger(__name__)
 DEFAULT_LIFETIME = 3600.0
 """Seconds that a token is taken to live where the login does not say."""
 
+SHORTEST_LIFETIME = 30.0
 LONGEST_LIFETIME = 7 * 24 * 3600.0
+"""A lifetime beyond these is not believed: one of a moment would make a storm of logins."""
 
 _LARGEST_ANSWER = 64 * 1024
 _LONGEST_REASON = 200
@@ -95,7 +97,7 @@ def read_grant(answer: Answer, secrets: Sequence[str] = ()) -> Grant:
 def _lifetime(said: object) -> float | None:
     if isinstance(said, str) and said.isascii() and said.isdigit():
         said = float(said)  # int() refuses very many digits
-    if isinstance(said, bool) or not isinstance(said, int | float) or not 0 < said <= LONGEST_LIFETIME:
+    if isinstance(said, bool) or not isinstance(said, int | float) or not SHORTEST_LIFETIME <= said <= LONGEST_LIFETIME:
         return None
     return float(said)
 
@@ -106,13 +108,17 @@ def clock_skew(date: str | None, asked: float, answered: float) -> float | None:
     The field has whole seconds and was written between the two times of ours, so the truth is within half a second and
     half of the time that the answer took.
     """
+    theirs = _date(date)
+    return None if theirs is None else (asked + answered) / 2 - (theirs + 0.5)
+
+
+def _date(text: str | None) -> float | None:
+    """Read an HTTP-date as seconds since 1970."""
     try:
-        theirs = parsedate_to_datetime(date or "")
+        moment = parsedate_to_datetime(text or "")
+        return (moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)).timestamp()
     except (ValueError, OverflowError):
         return None
-    if theirs.tzinfo is None:
-        theirs = theirs.replace(tzinfo=UTC)
-    return (asked + answered) / 2 - (theirs.timestamp() + 0.5)
 
 
 def _refusal(answer: Answer, secrets: Sequence[str]) -> LoginError:
@@ -161,8 +167,12 @@ def _text(fields: Mapping[str, object], key: str, secrets: Sequence[str]) -> str
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
+    """Read seconds, or a date, which is held against the answer's own (RFC 9110, section 10.2.3)."""
     value = headers.get("Retry-After", "")
-    return float(value) if value.isascii() and value.isdigit() else None
+    if value.isascii() and value.isdigit():
+        return float(value)
+    until, now = _date(value), _date(headers.get("Date"))
+    return None if until is None or now is None else max(0.0, until - now)
 
 
 def _spellings(credentials: Credentials) -> Iterator[str]:
@@ -237,12 +247,8 @@ class Login:
             ) as session,
             session.post(
                 self._url,
-                data={
-                    "grant_type": "password",
-                    "username": credentials.username,
-                    "password": credentials.password.reveal(),
-                },
-                headers={"Accept": "application/json"},
+                data=_form(credentials),
+                headers={"Accept": "application/json", "Content-Type": "application/x-www-form-urlencoded"},
                 allow_redirects=False,
                 proxy=self._proxy,
                 proxy_headers=self._proxy_headers,
@@ -252,6 +258,15 @@ class Login:
             while len(body) < _LARGEST_ANSWER and (more := await response.content.read(_LARGEST_ANSWER - len(body))):
                 body += more
             return Answer(response.status, response.headers, body)
+
+
+def _form(credentials: Credentials) -> bytes:
+    fields = {
+        "grant_type": "password",
+        "username": credentials.username,
+        "password": credentials.password.reveal(),
+    }
+    return urlencode(fields, errors="surrogateescape").encode()  # a variable may hold bytes that are not UTF-8
 
 
 def _proxy_headers(egress: EgressProxy | None) -> dict[str, str]:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import re
 import secrets
 from typing import TYPE_CHECKING, cast
 
@@ -28,6 +29,9 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import AuthenticationError
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from proxy.config import read_secret
 from proxy.errors import ConfigError
@@ -55,6 +59,8 @@ _LOOK_EVERY = 1.0
 """Seconds after which whoever waits looks whether the holder is still there; news come without looking."""
 
 _SHORTEST_KEY = 16
+_CODE = re.compile(r"[A-Z]{3,20}\b")
+"""What an error of the server's begins with, such as WRONGPASS."""
 
 # Numbers given out grow even where the server has lost the last one: they begin with the time.
 _DRAW = """
@@ -128,7 +134,15 @@ def open_redis(where: str, *, key_file: str | None, clock: Clock, limit: float) 
         )
     except ValueError as error:
         raise ConfigError(f"tokens.store: {error}") from None
-    return Degrading(RedisStore(client, seal, clock, limit), clock, limit=_ANSWERS_WITHIN)
+    return Degrading(RedisStore(client, seal, clock, limit), clock, limit=_ANSWERS_WITHIN, words=_words)
+
+
+def _words(error: Exception) -> str:
+    """Say what went wrong: in the client's own words, but of the server's only the code, for the rest may quote us."""
+    if isinstance(error, RedisConnectionError | RedisTimeoutError) and not isinstance(error, AuthenticationError):
+        return str(error)
+    code = _CODE.match(str(error))
+    return code[0] if code else ""
 
 
 def _key(file: str) -> bytes:
@@ -177,7 +191,7 @@ class RedisStore:
             return None
         try:
             kept = msgspec.json.decode(value if self._seal is None else self._seal.open(value, key), type=Kept)
-        except ValueError as error:  # msgspec's own are such
+        except (ValueError, RecursionError) as error:  # msgspec's own are the former
             log.warning("the shared token cannot be read: %s", error, extra={"event": "store-unreadable"})
             return None
         return None if kept.expires_at <= self._clock().wall else kept

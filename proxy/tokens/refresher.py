@@ -129,7 +129,15 @@ class Refresher:
         return self._login is not None or self._life.token is not None or self._life.failure is not None
 
     async def refresh(self) -> None:
-        """Replace the token now, whatever its state, and wait for that; raises `LoginError`."""
+        """Replace the token now, whatever its state, and wait for that; raises `LoginError`.
+
+        Credentials that were refused are not tried again before their time, unless they have changed: ten impatient
+        operators must not have an account locked.
+        """
+        if self._life.login_state(self._clock()) is LoginState.REFUSED:
+            if not self._source.secret_changed():
+                raise self._life.refusal(self._clock())
+            self._life.secret_changed()
         self._life.asked()
         await self._join(self._clock().monotonic + self._schedule.patience)
 
@@ -225,7 +233,7 @@ class Refresher:
     def _wake(self) -> None:
         if self._life.login_state(self._clock()) is LoginState.REFUSED and self._source.secret_changed():
             self._life.secret_changed()
-        if self._step() in (Step.LOGIN, Step.SERVE_AND_LOGIN):
+        if self._life.wants_login(self._clock()):
             self._start_login()
         elif self._source.is_shared and self._login is None and self._look is None:
             self._look = asyncio.get_running_loop().create_task(self._look_around(), name="look into the token store")

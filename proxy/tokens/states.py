@@ -38,7 +38,7 @@ class Event(Enum):
     WAS_REFUSED = auto()
     TIME_CAME = auto()
     SECRET_CHANGED = auto()
-    ASKED = auto()  # an operator will not wait for the time of the next
+    ASKED = auto()  # an operator will not wait for the time of the next; refused credentials have to
 
 
 class Step(Enum):
@@ -90,6 +90,5 @@ LOGIN = {
     (LoginState.REFUSED, Event.TIME_CAME): LoginState.IDLE,
     (LoginState.REFUSED, Event.SECRET_CHANGED): LoginState.IDLE,
     (LoginState.BACKING_OFF, Event.ASKED): LoginState.IDLE,
-    (LoginState.REFUSED, Event.ASKED): LoginState.IDLE,
 }
 """What is not in it does not happen: at most one login is in flight, and none begins while another has its time."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from typing import TYPE_CHECKING
 
@@ -49,16 +50,26 @@ async def test_callers_notice_nothing_of_a_login_server_that_is_down_while_the_t
 
 
 async def test_an_expired_token_is_never_sent(fake: Fake, tmp_path: Path) -> None:
-    await fake.do("expire", in_=2)
-    with sidecar(fake.url, "-c", written(tmp_path, timeouts={"login": "1s"})) as proxy:
-        await fake.reached(logins_granted=1)
-        await fake.do("logins", mode="cut")
+    tokens = tmp_path / "kept" / "tokens.json"
+    config = written(tmp_path, timeouts={"login": "1s"}, tokens={"store": f"file:{tokens}"})
+    with sidecar(fake.url, "-c", config) as first:
+        first.process.event("login")
+    _let_expire(tokens, time.time() + 4)
+    await fake.do("logins", mode="cut")
+    with sidecar(fake.url, "-c", config) as proxy:
         served = 0
         while (reply := await proxy.issue(served)).status == 200:
             served += 1
         assert (reply.status, reply.json()["outcome"]) == (503, "not-sent")
     assert served > 0
     assert (await fake.state())["unauthorized"] == 0
+
+
+def _let_expire(tokens: Path, at: float) -> None:
+    contents = json.loads(tokens.read_bytes())
+    for token in contents["tokens"].values():
+        token["expires_at"] = at
+    tokens.write_text(json.dumps(contents))
 
 
 async def test_a_token_without_a_lifetime_is_used_with_a_warning(fake: Fake) -> None:

@@ -45,7 +45,10 @@ def answer(status: int, body: object, **headers: str) -> Answer:
     [
         ({"access_token": "abc", "token_type": "bearer", "expires_in": 92843}, 92843),
         ({"access_token": "a.b-c_d~e+f/g==", "token_type": "Bearer", "expires_in": "60"}, 60),
-        ({"access_token": "abc", "expires_in": 0.5}, 0.5),
+        ({"access_token": "abc", "expires_in": 30.5}, 30.5),
+        ({"access_token": "abc", "expires_in": 30}, 30),
+        ({"access_token": "abc", "expires_in": 29.9}, 3600),
+        ({"access_token": "abc", "expires_in": 0.001}, 3600),
         ({"access_token": "abc", "expires_in": 604800}, 604800),
         ({"access_token": "abc"}, 3600),
         ({"access_token": "abc", "expires_in": 0}, 3600),
@@ -138,6 +141,44 @@ def test_what_is_not_a_grant(said: Answer, error: type[LoginError], detail: str)
         read_grant(said)
     assert type(caught.value) is error
     assert caught.value.detail == detail
+
+
+@pytest.mark.parametrize(
+    ("until", "seconds"),
+    [
+        ("Wed, 21 Oct 2026 07:29:30 GMT", 90),
+        ("Wed, 21 Oct 2026 07:00:00 GMT", 0),
+        ("Wed, 21 Oct 99999 07:00:00 GMT", None),
+        ("soon", None),
+    ],
+)
+def test_a_retry_after_that_is_a_date_is_held_against_the_answers_own(until: str, seconds: float | None) -> None:
+    with pytest.raises(LoginThrottled) as caught:
+        read_grant(answer(429, b"", Retry_After=until, Date="Wed, 21 Oct 2026 07:28:00 GMT"))
+    assert caught.value.retry_after == seconds
+
+
+async def test_a_password_is_sent_byte_for_byte_even_where_it_is_no_text() -> None:
+    async def use(url: str) -> LoginError:
+        mine = Credentials("a b&c=d", Secret(b"\xff+%/".decode("utf-8", "surrogateescape")))
+        with pytest.raises(LoginError) as caught:
+            await Login(url, None, 5)(mine)
+        return caught.value
+
+    sent: list[bytes] = []
+
+    async def answering(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = int(re.search(rb"Content-Length: (\d+)", head)[1])  # type: ignore[index]
+        sent.append(head + await reader.readexactly(length))
+        writer.write(b"HTTP/1.1 500 No\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(answering, "127.0.0.1", 0)
+    async with server:
+        await use(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/")
+    assert b"\r\nContent-Type: application/x-www-form-urlencoded\r\n" in sent[0]
+    assert sent[0].endswith(b"\r\n\r\ngrant_type=password&username=a+b%26c%3Dd&password=%FF%2B%25%2F")
 
 
 @pytest.mark.parametrize("status", [429, 503])

@@ -236,7 +236,7 @@ class Replica:
         kept = self.key and world.store._tokens.get(self.key)
         waits: set[tuple[str, object]] = set()
         needed = held is None or held.value in self.condemned or now.monotonic > held.latest_refresh
-        if failures is not None and needed:
+        if failures is not None:  # what was wanted once is made up for
             if now.monotonic > failures.latest:
                 waits.add(("a retry", failures.in_a_row))
             if failures.refused not in (None, world.credentials) and not world.unreadable:
@@ -276,7 +276,7 @@ class Replica:
         rejected = self.held is not None and self.held.value in self.condemned
         self.busy, self.key = True, KEY.of(used)
         due = self.was_due or self.is_due()
-        self.needs_login = due or rejected
+        self.needs_login = due or rejected or failures is not None
         self.floor_holds = rejected and not due and failures is None
         self.was_due = False
         return used
@@ -318,12 +318,12 @@ class Replica:
 
     def is_news(self, kept: Kept | None) -> bool:
         """Tell whether a token in the store is as good as one from a login."""
-        return (
-            kept is not None
-            and kept.obtained_at <= self.world.clock().wall + MOST_AHEAD
-            and kept.value not in self.condemned
-            and (self.held is None or kept.value != self.held.value)
-        )
+        if kept is None or kept.value in self.condemned or kept.obtained_at > self.world.clock().wall + MOST_AHEAD:
+            return False
+        if self.held is None:
+            return True
+        before = kept.generation <= self.refresher._life.generation and kept.obtained_at < self.held.obtained_at.wall
+        return kept.value != self.held.value and not before
 
     # --- What comes out -----------------------------------------------------------------------------------------------
 

@@ -544,3 +544,30 @@ async def test_a_server_that_answers_with_errors_is_as_good_as_down(
             await one.whole.save(KEY, token("one"))
         assert one.whole.failures == 1
     assert events(caplog) == ["store-degraded"]
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"-ERR unknown command 'AUTH', with args beginning with: 'usuario' 'S3gredoDoRedis'\r\n",
+        b"-WRONGPASS S3gredoDoRedis is not the password\r\n",
+        b"S3gredoDoRedis\r\n",
+    ],
+)
+async def test_the_words_of_a_server_are_not_repeated(said: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await reader.read(65536):
+            writer.write(said)
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with server:
+        where = f"redis://usuario:S3gredoDoRedis@127.0.0.1:{server.sockets[0].getsockname()[1]}/0"
+        store = open_redis(where, key_file=None, clock=system_clock, limit=5)
+        assert await store.load(KEY) is None
+        await store.close()
+    assert store.failures == 1
+    assert "S3gredo" not in caplog.text
+    assert events(caplog)[0] == "store-degraded"
+    if b"WRONGPASS" in said:
+        assert "AuthenticationError" in caplog.text

@@ -894,10 +894,10 @@ test_an_operator_gets_a_new_token_at_once = in_virtual_time(_an_operator_gets_a_
 
 
 async def _an_operator_need_not_wait_for_the_time_of_the_next_login(bench: Bench) -> None:
-    bench.failure = CredentialsRefused("no")
-    with pytest.raises(CredentialsRefused):
+    bench.failure = LoginUnreachable("no")
+    with pytest.raises(LoginUnreachable):
         await bench.value()
-    with pytest.raises(CredentialsRefused):
+    with pytest.raises(LoginUnreachable):
         await bench.refresher.refresh()
     bench.failure = None
     await bench.refresher.refresh()
@@ -937,6 +937,56 @@ def test_what_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     about = of | {"event": "login", "reason": "retry", "result": "granted"}
     assert granted.message == "a new token"
     assert vars(granted).items() >= (about | {"generation": 1, "expires_in": 86400}).items()
+
+
+async def _refused_credentials_are_not_tried_for_an_operator_unless_they_have_changed(bench: Bench) -> None:
+    bench.refuses = Secret("first")
+    for _ in range(10):
+        with pytest.raises(CredentialsRefused):
+            await bench.refresher.refresh()
+    assert len(bench.logins) == 1
+    bench.credentials = Credentials("user", Secret("second"))
+    await bench.refresher.refresh()
+    assert await bench.value() == "token-2"
+
+
+test_refused_credentials_are_not_tried_for_an_operator = in_virtual_time(
+    _refused_credentials_are_not_tried_for_an_operator_unless_they_have_changed
+)
+
+
+async def _a_failed_refresh_of_an_operator_is_made_up_for(bench: Bench) -> None:
+    await bench.value()
+    bench.failure = LoginUnreachable("it is down")
+    with pytest.raises(LoginUnreachable):
+        await bench.refresher.refresh()
+    assert bench.refresher.report() == (True, "it is down")
+    bench.failure = None
+    await bench.passes(2)
+    assert bench.refresher.report() == (True, None)
+    assert await bench.value() == "token-3"
+
+
+test_a_failed_refresh_of_an_operator_is_made_up_for = in_virtual_time(_a_failed_refresh_of_an_operator_is_made_up_for)
+
+
+async def _an_older_token_in_the_store_is_not_gone_back_to(bench: Bench) -> None:
+    """As where a disk is full: the token before is still kept, and the one that is held is not."""
+    first = await bench.refresher.token()
+    now = bench.clock().wall
+    old = Kept(first.value, first.generation, first.obtained_at.wall, now + HOUR)
+    await bench.passes(10)
+    other = bench.another()
+    await bench.store.save(KEY.of(bench.credentials), Kept("token-x", 2, bench.clock().wall, now + HOUR))
+    assert (await other.token()).value == "token-x"
+    await bench.store.save(KEY.of(bench.credentials), old)
+    await other.renew(await other.token())
+    assert (await other.token()).value == "token-2"
+    assert len(bench.logins) == 2
+    other.stop()
+
+
+test_an_older_token_in_the_store_is_not_gone_back_to = in_virtual_time(_an_older_token_in_the_store_is_not_gone_back_to)
 
 
 async def _stopping_ends_those_who_wait(bench: Bench) -> None:

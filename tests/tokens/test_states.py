@@ -88,7 +88,9 @@ def test_the_last_sixteen_rejected_tokens_are_remembered() -> None:
         living.granted(Token(f"token-{number}", number, now, now.plus(HOUR), now.plus(HOUR)))
         assert living.rejected(cast("Token", living.token), now)
         living.logs_in(now)
-    known = [living.accepts(Kept(f"token-{number}", number, NOW.wall, NOW.wall + HOUR), NOW) for number in range(17)]
+    later = NOW.plus(HOUR)
+    kept = [Kept(f"token-{number}", number, later.wall, later.wall + HOUR) for number in range(17)]
+    known = [living.accepts(each, later) for each in kept]
     assert known == [True] + [False] * 16
 
 
