@@ -787,6 +787,18 @@ test_a_clock_that_is_set_back_during_the_login = in_virtual_time(
 )
 
 
+async def _who_waits_for_the_login_in_flight_is_told_of_its_end(bench: Bench) -> None:
+    bench.refresher.start()
+    await bench.refresher.settled()
+    assert await bench.value() == "token-1"
+    assert bench.logins == [1000.0]
+    assert bench.clock.monotonic == pytest.approx(1000 + bench.takes)
+    await bench.refresher.settled()  # there is none
+
+
+test_who_waits_for_the_login_in_flight = in_virtual_time(_who_waits_for_the_login_in_flight_is_told_of_its_end)
+
+
 async def _a_login_that_is_ended_before_it_began_keeps_nobody_waiting(bench: Bench) -> None:
     bench.refresher.start()
     bench.refresher.stop()

@@ -80,6 +80,20 @@ def test_a_rejected_token() -> None:
     assert living.token_state(NOW) is TokenState.VALID
 
 
+def test_an_empty_floor_keeps_a_good_token_but_none_that_is_due() -> None:
+    living = life(None)
+
+    def reject(value: str, *, refresh: float) -> bool:
+        living.began(NOW)
+        living.granted(Token(value, 1, NOW, NOW.plus(refresh), NOW.plus(HOUR)))
+        renewable = living.rejected(cast("Token", living.token), NOW)
+        living.logs_in(NOW)
+        return renewable
+
+    assert [reject(value, refresh=1) for value in ("one", "two", "three")] == [True, True, False]
+    assert reject("due", refresh=0)
+
+
 def test_the_last_sixteen_rejected_tokens_are_remembered() -> None:
     living = life(None)
     for number in range(17):
