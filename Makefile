@@ -10,7 +10,7 @@ FUZZ_FOUND := $(VENV)/fuzz-found
 
 .PHONY: help
 help: ## Show this help.
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
 .PHONY: run
 run: $(VENV)/run ## Start the demo: a fake Invoisys with a sidecar in front of it.
@@ -51,6 +51,22 @@ mutants: $(VENV)/mutants ## Change proxy/tokens in every small way, and list wha
 	CI=true nice $(BIN)/mutmut run $(ARGS)
 	@$(BIN)/python -m tools.survivors
 
+.PHONY: bench
+bench: $(VENV)/bench/made ## Measure the sidecar beside its peers; ARGS=--quick for two minutes of it.
+	$(BIN)/python -m bench compare $(ARGS)
+
+.PHONY: bench-tokens
+bench-tokens: $(VENV)/bench/made ## Measure what a login costs those who wait for it.
+	$(BIN)/python -m bench tokens $(ARGS)
+
+.PHONY: bench-limits
+bench-limits: $(VENV)/bench/made ## Measure the start, and memory at the limits.
+	$(BIN)/python -m bench limits $(ARGS)
+
+.PHONY: bench-profile
+bench-profile: $(VENV)/bench/made ## Show where the sidecar's CPU goes under load.
+	$(BIN)/python -m bench profile $(ARGS)
+
 .PHONY: format
 format: $(VENV)/dev ## Put the code into the one form.
 	$(BIN)/ruff format .
@@ -78,6 +94,8 @@ lock: $(VENV)/dev ## Lock the newest versions that fit, with their hashes.
 		--custom-compile-command "make lock" -c requirements-dev.lock -o requirements-audit.lock --group audit
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate \
 		--custom-compile-command "make lock" -c requirements-dev.lock -o requirements-mutants.lock --group mutants
+	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate \
+		--custom-compile-command "make lock" -o requirements-bench.lock --group bench
 
 .PHONY: clean
 clean: ## Remove what the commands made.
@@ -112,4 +130,12 @@ $(VENV)/fuzz: requirements-fuzz.lock $(VENV)/dev
 
 $(VENV)/mutants: requirements-mutants.lock $(VENV)/dev
 	@$(PIP) install --require-hashes -r requirements-mutants.lock
+
+# The peers, in an environment of their own: programs from PyPI by their hashes, Debian's unpacked, one built here.
+$(VENV)/bench/made: requirements-bench.lock bench/install.py $(wildcard bench/peers/go/* bench/peers/node/*) $(VENV)/run
+	@echo "Getting the peers into $(VENV)/bench …"
+	@$(PYTHON) -m venv $(VENV)/bench
+	@$(VENV)/bench/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes \
+		-r requirements-bench.lock
+	@$(BIN)/python -m bench.install
 	@touch $@

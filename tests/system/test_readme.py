@@ -31,7 +31,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 README = ROOT / "README.md"
-DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("deploy/**/*.md")])
+DOCUMENTS = sorted(
+    document for where in ("*.md", "docs/**/*.md", "deploy/**/*.md", "bench/*.md") for document in ROOT.glob(where)
+)
 
 FOREGROUND = "make run"
 ALL_TESTS = "make test"
