@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 from bench.bulk import TIMES
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from bench.peers import Running
 
 Figures = dict[str, float]
-"""What was measured, by name; times in microseconds, memory in MiB."""
+"""What was measured, by name; times in microseconds, memory in MiB, `busy` in percent of a core."""
 
 _MIB = 1024 * 1024
 
@@ -39,7 +40,7 @@ class Load:
         child = running.child
         child.forget_log()
         child.forget_peak()
-        before, cpu = child.resident, child.cpu
+        before, cpu, started = child.resident, child.cpu, time.perf_counter()
         figures: Figures
         if isinstance(scenario, Requests):
             watch = _Watch(running, seconds / 2)
@@ -47,7 +48,9 @@ class Load:
             figures["rss"] = watch.result()
         else:
             figures, count = self._transfers(running, scenario)
-        figures["cpu"] = (child.cpu - cpu) * 1e6 / count
+        spent = child.cpu - cpu
+        figures["busy"] = spent / (time.perf_counter() - started) * 100
+        figures["cpu"] = spent * 1e6 / count
         figures["peak"] = child.peak
         figures["growth"] = figures["peak"] - before
         return figures

@@ -35,6 +35,7 @@ _COLUMNS = {
     "p99 ms": ("p99", 1e3, "{:.2f}"),
     "p99.9 ms": ("p999", 1e3, "{:.2f}"),
     "CPU µs/request": ("cpu", 1.0, "{:.0f}"),
+    "busy %": ("busy", 1.0, "{:.0f}"),
     "MiB loaded": ("rss", 1.0, "{:.1f}"),
     "MiB peak": ("peak", 1.0, "{:.1f}"),
 }
