@@ -67,6 +67,10 @@ bench-limits: $(VENV)/bench/made ## Measure the start, and memory at the limits.
 bench-profile: $(VENV)/bench/made ## Show where the sidecar's CPU goes under load.
 	$(BIN)/python -m bench profile $(ARGS)
 
+.PHONY: bench-count
+bench-count: $(VENV)/bench/made ## Count the instructions that a request takes.
+	$(BIN)/python -m bench instructions $(ARGS)
+
 .PHONY: format
 format: $(VENV)/dev ## Put the code into the one form.
 	$(BIN)/ruff format .

@@ -1,4 +1,4 @@
-"""The commands: `compare`, `tokens`, `limits` and `profile`; see README.md in this folder."""
+"""The commands: `compare`, `tokens`, `limits`, `profile` and `instructions`; see README.md in this folder."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bench import limits, profile, report, tokens
+from bench import instructions, limits, profile, report, tokens
 from bench.peers import PEERS
 from bench.places import RESULTS, ROOT
 from bench.processes import BenchError
@@ -62,6 +62,9 @@ def _parser() -> argparse.ArgumentParser:
     sampling.add_argument("--scenario", choices=SCENARIOS, default="plain-64")
     sampling.add_argument("--seconds", type=int, default=10, metavar="N")
     sampling.add_argument("--most", type=int, default=60, metavar="N", help="functions that are told of")
+
+    counting = commands.add_parser("instructions", help="how many the sidecar executes for a request, by callgrind")
+    counting.set_defaults(run=_instructions)
     return parser
 
 
@@ -112,6 +115,11 @@ def _profile(options: argparse.Namespace) -> None:
     for title, shares in (("by their own time", by_own), ("with what they call", found)):
         lines = (f"{share.own:6.1%} {share.whole:6.1%}  {share.function}" for share in shares[: options.most])
         print(f"{title}:", *lines, sep="\n")
+
+
+def _instructions(_options: argparse.Namespace) -> None:
+    for name, count in instructions.measure().items():
+        print(f"{name}: {count:,.0f} instructions a request")
 
 
 def _circumstances() -> dict[str, Any]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from bench.places import BENCH, DEBIAN, GO_PROXY, HOME, go, node, npm
 
-_PROGRAMS = ("nginx", "libnginx-mod-http-lua", "haproxy", "caddy", "wrk", "openssl")
+_PROGRAMS = ("nginx", "libnginx-mod-http-lua", "haproxy", "caddy", "wrk", "openssl", "valgrind")
 _STATUS = Path("/var/lib/dpkg/status")
 
 

@@ -69,7 +69,8 @@ def shares(stacks: str) -> list[Share]:
         for frame in set(frames):
             whole[frame] += samples
     total = sum(own.values())
-    return [Share(frame, own[frame] / total, samples / total) for frame, samples in whole.most_common()]
+    found = [Share(frame, own[frame] / total, samples / total) for frame, samples in whole.items()]
+    return sorted(found, key=lambda share: (-share.whole, share.function))
 
 
 def _stacks(lines: Iterable[str]) -> Iterable[tuple[list[str], int]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,7 +24,7 @@ from bench.processes import Child, free_port
 from bench.templates import write_filled
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from bench.upstream import Upstream
 
@@ -43,6 +43,7 @@ class Peer:
     title: str
     files: tuple[str, ...]
     command: Callable[[Path], list[str]]
+    env: Mapping[str, str] = field(default_factory=dict)
 
 
 PEERS = {
@@ -134,4 +135,4 @@ def start(
     }
     if peer.name in (SIDECAR, "aiohttp"):
         env.pop("LD_LIBRARY_PATH")  # Python brings its own
-    return Running(peer, Child(peer.command(own), core=core, folder=own, env=env), port)
+    return Running(peer, Child(peer.command(own), core=core, folder=own, env=env | dict(peer.env)), port)

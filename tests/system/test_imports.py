@@ -36,7 +36,6 @@ LATER = {"proxy.fake", "proxy.tokens.file", "proxy.tokens.redis"}
 
 HEAVY = {
     "csv",
-    "ctypes",
     "curses",
     "doctest",
     "fractions",
