@@ -134,6 +134,7 @@ $(VENV)/fuzz: requirements-fuzz.lock $(VENV)/dev
 
 $(VENV)/mutants: requirements-mutants.lock $(VENV)/dev
 	@$(PIP) install --require-hashes -r requirements-mutants.lock
+	@touch $@
 
 # The peers, in an environment of their own: programs from PyPI by their hashes, Debian's unpacked, one built here.
 $(VENV)/bench/made: requirements-bench.lock bench/install.py $(wildcard bench/peers/go/* bench/peers/node/*) $(VENV)/run
