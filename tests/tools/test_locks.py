@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 GROUPS = PROJECT["dependency-groups"]
-RUN, DEV, FUZZ, AUDIT = (ROOT / f"requirements{suffix}.lock" for suffix in ("", "-dev", "-fuzz", "-audit"))
+RUN, DEV, AUDIT = (ROOT / f"requirements{suffix}.lock" for suffix in ("", "-dev", "-audit"))
+TOOLS = ("fuzz", "audit", "bench", "mutants")
+"""Groups with an environment of their own."""
 WANTED: dict[Path, list[str]] = {
     RUN: PROJECT["project"]["dependencies"],
     DEV: PROJECT["project"]["dependencies"]
     + GROUPS["dev"]
     + [each for extra in PROJECT["project"]["optional-dependencies"].values() for each in extra],
-    FUZZ: GROUPS["fuzz"],
-    AUDIT: GROUPS["audit"],
-}
+} | {ROOT / f"requirements-{group}.lock": GROUPS[group] for group in TOOLS}
 
 
 def named(file: Path) -> dict[str, list[Locked]]:
@@ -38,7 +38,7 @@ def named(file: Path) -> dict[str, list[Locked]]:
 
 def test_every_lock_file_is_looked_at() -> None:
     assert set(ROOT.glob("requirements*.lock")) == set(WANTED)
-    assert set(GROUPS) == {"dev", "fuzz", "audit"}
+    assert set(GROUPS) == {"dev", *TOOLS}
 
 
 @pytest.mark.parametrize("file", WANTED, ids=lambda file: file.name)
