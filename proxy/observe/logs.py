@@ -210,8 +210,8 @@ class _Handler(logging.Handler):
         self._lines.add(self._form.event(record, repeated))
 
 
-def _of(record: logging.LogRecord) -> tuple[object, object]:
-    return getattr(record, "account", None), getattr(record, "api", None)
+def _of(record: logging.LogRecord) -> tuple[object, ...]:
+    return tuple(getattr(record, name, None) for name in ("account", "api", "listener"))
 
 
 def _kind(record: logging.LogRecord) -> tuple[object, ...]:

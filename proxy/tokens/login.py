@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 DEFAULT_LIFETIME = 3600.0
 """Seconds that a token is taken to live where the login does not say."""
 
-SHORTEST_LIFETIME = 30.0
+SHORTEST_LIFETIME = 1.0
 LONGEST_LIFETIME = 7 * 24 * 3600.0
 """A lifetime beyond these is not believed: one of a moment would make a storm of logins."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from typing import TYPE_CHECKING
 
@@ -166,13 +167,21 @@ async def test_more_waiting_than_may(fake: Fake, tmp_path: Path) -> None:
         assert reply["Retry-After"] == "1"
 
 
+async def refused(proxy: Sidecar) -> None:
+    """Wait until the listener is closed: what comes on kept connections from then on is refused."""
+    with contextlib.suppress(ConnectionRefusedError):
+        while True:
+            _, writer = await connect(proxy.url)
+            writer.close()
+
+
 async def test_a_request_that_comes_while_the_sidecar_stops(fake: Fake, proxy: Sidecar) -> None:
     await fake.do("answers", mode="slow", delay=1, times=1)
     kept_reader, kept = await connect(proxy.url)
     under_way = asyncio.create_task(proxy.issue(1))
     await fake.reached(requests=1)
     proxy.process.signal(15)
-    proxy.process.event("stopping")
+    await refused(proxy)
     kept.write(b"GET /api/nfe/getbychaveSTD/1 HTTP/1.1\r\nHost: localhost\r\n\r\n")
     reply = await read_reply(kept_reader)
     assert_problem(reply, 503, "draining", "not-sent", "proxy")

@@ -45,9 +45,9 @@ def answer(status: int, body: object, **headers: str) -> Answer:
     [
         ({"access_token": "abc", "token_type": "bearer", "expires_in": 92843}, 92843),
         ({"access_token": "a.b-c_d~e+f/g==", "token_type": "Bearer", "expires_in": "60"}, 60),
-        ({"access_token": "abc", "expires_in": 30.5}, 30.5),
-        ({"access_token": "abc", "expires_in": 30}, 30),
-        ({"access_token": "abc", "expires_in": 29.9}, 3600),
+        ({"access_token": "abc", "expires_in": 1.5}, 1.5),
+        ({"access_token": "abc", "expires_in": 1}, 1),
+        ({"access_token": "abc", "expires_in": 0.9}, 3600),
         ({"access_token": "abc", "expires_in": 0.001}, 3600),
         ({"access_token": "abc", "expires_in": 604800}, 604800),
         ({"access_token": "abc"}, 3600),
