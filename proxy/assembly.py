@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from proxy.config import Api as ApiConfig
     from proxy.config import Config, EgressProxy, HttpUrl, Origin
     from proxy.config import Listener as ListenerConfig
-    from proxy.observe import AccessLog
+    from proxy.observe import AccessLog, TokenMeter
     from proxy.tokens import Store
 
 
@@ -51,7 +51,7 @@ class Assembly:
         self._credentials = {name: CredentialSource(account, env, name) for name, account in config.accounts.items()}
         self._trusted: dict[str | None, ssl.SSLContext] = {}
         self.store: Store = self._open_store() if before is None else before.store
-        self.metrics: Metrics = Metrics() if before is None else before.metrics
+        self.metrics: Metrics = Metrics(None if before is None else before.metrics)
         self.metrics.levels_from(
             lambda: Level(self._waiting.taken, self._waiting.places),
             lambda: Level(self._holder.budget.taken, self._holder.budget.limit),
@@ -112,7 +112,8 @@ class Assembly:
         if (account, name) not in self.refreshers:
             recipe = (*way, self._config.accounts[account], self._config.tokens)
             kept = self._same("refreshers", (account, name), recipe)
-            self.refreshers[account, name] = kept or self._refresher(account, name, api, url, token_url)
+            meter = self.metrics.token(account, name)
+            self.refreshers[account, name] = kept or self._refresher(account, name, api, url, token_url, meter)
         return Api(
             name=name,
             prefix=api.prefix,
@@ -142,11 +143,12 @@ class Assembly:
             return None
         return getattr(self._before, rooms)[name]
 
-    def _refresher(self, account: str, name: str, api: ApiConfig, url: Origin, token_url: HttpUrl) -> Refresher:
+    def _refresher(
+        self, account: str, name: str, api: ApiConfig, url: Origin, token_url: HttpUrl, meter: TokenMeter
+    ) -> Refresher:
         config = self._config
         egress = self._egress(api, token_url.origin)
         login = Login(str(token_url), self._tls(name, api.ca_file), config.timeouts.login, egress)
-        meter = self.metrics.token(account, name)
         meter.skew_from(lambda: login.skew)
         return Refresher(
             TokenKey(config.environment, account, name, str(token_url), audience=url),

@@ -15,6 +15,7 @@ from proxy.assembly import Assembly
 from proxy.config import changes
 from proxy.descriptors import left_for_callers, raise_limit
 from proxy.errors import ConfigError, ProxyError
+from proxy.observe import Metrics
 from proxy.systemd import Supervisor
 
 if TYPE_CHECKING:
@@ -50,11 +51,13 @@ class Sidecar:
         self._access_log = access_log
         self.supervisor = supervisor or Supervisor({})
         self._rooms = Assembly(config, env, access_log)
-        self._admin = Admin(config.admin, self.condition, self._rooms.metrics, self._refresh, self.ask_to_stop)
+        self._metrics = Metrics()
+        self._metrics.show(self._rooms.metrics)
+        self._admin = Admin(config.admin, self.condition, self._metrics, self._refresh, self.ask_to_stop)
         self._left: dict[Assembly, asyncio.Task[None]] = {}  # of earlier configurations: their last requests go on
         self._stop_asked = asyncio.Event()
         self._draining = False
-        self._rooms.metrics.readiness_from(lambda: self.condition().readiness.value)
+        self._metrics.readiness_from(lambda: self.condition().readiness.value)
 
     # --- Start --------------------------------------------------------------------------------------------------------
 
@@ -127,6 +130,7 @@ class Sidecar:
         self._access_log.set_level(ours.level)
         self._get_first_tokens()
         self._left[before] = asyncio.create_task(self._leave(before, list(there.values())))
+        self._show_metrics()
         return found
 
     async def _leave(self, rooms: Assembly, listeners: list[Listener]) -> None:
@@ -140,6 +144,10 @@ class Sidecar:
         await asyncio.gather(*(refresher.settled() for refresher in rooms.refreshers.values()))
         self._stop_unused(rooms)
         del self._left[rooms]
+        self._show_metrics()
+
+    def _show_metrics(self) -> None:
+        self._metrics.show(self._rooms.metrics, [rooms.metrics for rooms in self._left])
 
     def _stop_unused(self, rooms: Assembly) -> None:
         others = (self._rooms, *(each for each in self._left if each is not rooms))

@@ -76,7 +76,6 @@ class Forward:
         self._stand_in = stand_in
         self._ids = (f"{run}-{number:x}" for run in (token_hex(4),) for number in count(1))
         self._in_flight = 0
-        meter.in_flight_from(lambda: self._in_flight)
         self._emptied: asyncio.Event | None = None
         self._witnesses: set[asyncio.Task[None]] = set()
         self.closing = False
@@ -97,7 +96,7 @@ class Forward:
             peer_uid=peer_uid,
             outcome=Outcome.NOT_SENT,
         )
-        self._in_flight += 1
+        self._begin()
         try:
             await self._forward(request, target, answer, line)
         except ProxyError as error:
@@ -178,7 +177,7 @@ class Forward:
         exchange = call.take_write_under_way()
         if exchange is None:
             return
-        self._in_flight += 1
+        self._begin()
         witness = asyncio.create_task(self._witness(exchange, copy(call.line)))
         self._witnesses.add(witness)
         witness.add_done_callback(self._witnesses.discard)
@@ -198,10 +197,15 @@ class Forward:
             self._end(line, started)
             self.meter.heard(line)
 
+    def _begin(self) -> None:
+        self._in_flight += 1
+        self.meter.in_flight += 1
+
     def _end(self, line: RequestLine, started: float) -> None:
         line.duration_ms = round((time.perf_counter() - started) * 1000, 3)
         self._access_log.write(line)
         self._in_flight -= 1
+        self.meter.in_flight -= 1
         if self._emptied is not None and not self._in_flight:
             self._emptied.set()
 

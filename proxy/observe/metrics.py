@@ -69,11 +69,12 @@ class Level(NamedTuple):
 class TokenMeter:
     """Counts the logins of one account to one API."""
 
-    def __init__(self) -> None:
-        self.ended = Counts()
-        self.took = Buckets(f.LOGIN_SECONDS)
-        self.token: Callable[[], TokenReading] | None = None
-        self.skew: Callable[[], float | None] = _nothing
+    def __init__(self, before: TokenMeter | None = None) -> None:
+        """Count on where the one `before` has counted, and read where it has read until told otherwise."""
+        self.ended: Counts = before.ended if before else Counts()
+        self.took: Buckets = before.took if before else Buckets(f.LOGIN_SECONDS)
+        self.token: Callable[[], TokenReading] | None = before.token if before else None
+        self.skew: Callable[[], float | None] = before.skew if before else _nothing
 
     def login_took(self, seconds: float) -> None:
         """Take the time from the sending of a login to its end."""
@@ -97,15 +98,20 @@ def _nothing() -> None:
 
 
 class Metrics(Collector):
-    """All metrics of one sidecar."""
+    """All metrics of one sidecar, or of a configuration that it may go on with."""
 
-    def __init__(self) -> None:
+    def __init__(self, before: Metrics | None = None) -> None:
+        """Count on where those `before` have counted, but have nothing told until they `show` it."""
+        self._before = before
         self.registry = CollectorRegistry()
         self.registry.register(self)
         for standard in (ProcessCollector, PlatformCollector, GCCollector):
             standard(registry=self.registry)
-        self._requests: dict[str, RequestMeter] = {}
-        self._tokens: dict[tuple[str, str], TokenMeter] = {}
+        self.listeners: dict[str, RequestMeter] = {}
+        """By address."""
+        self._apis: dict[str, set[str]] = {}
+        self.accounts: dict[tuple[str, str], TokenMeter] = {}
+        """By account and API."""
         self._pools: dict[str, Callable[[], PoolReading]] = {}
         self._echoes: dict[str, Callable[[], int]] = {}
         self._waiting: Callable[[], Level] | None = None
@@ -117,13 +123,18 @@ class Metrics(Collector):
 
     def requests(self, listener: str, apis: Iterable[str] = ()) -> RequestMeter:
         """Return the meter of a listener, by its configured address, with the APIs that it leads to."""
-        meter = self._requests.setdefault(listener, RequestMeter())
-        meter.apis.update(apis)
-        return meter
+        self._apis.setdefault(listener, set()).update(apis)
+        if listener not in self.listeners:
+            counted = self._before.listeners.get(listener) if self._before else None
+            self.listeners[listener] = counted or RequestMeter()
+        return self.listeners[listener]
 
     def token(self, account: str, api: str) -> TokenMeter:
         """Return the meter of one refresher."""
-        return self._tokens.setdefault((account, api), TokenMeter())
+        at = (account, api)
+        if at not in self.accounts:
+            self.accounts[at] = TokenMeter(self._before.accounts.get(at) if self._before else None)
+        return self.accounts[at]
 
     def pool_from(self, api: str, pool: Callable[[], PoolReading]) -> None:
         """Have the state of an API's connections read there."""
@@ -145,6 +156,15 @@ class Metrics(Collector):
         """Have the readiness read there."""
         self._readiness = readiness
 
+    def show(self, others: Metrics, leaving: Iterable[Metrics] = ()) -> None:
+        """Tell what others tell from now on, and nothing else any more but the requests of those leaving."""
+        others._before = None
+        self.listeners, self._apis = {}, others._apis
+        for each in (*leaving, others):
+            self.listeners |= each.listeners
+        self.accounts, self._pools, self._echoes = others.accounts, others._pools, others._echoes
+        self._waiting, self._held, self._store = others._waiting, others._held, others._store
+
     # --- The scrape -------------------------------------------------------------------------------------------------
 
     def exposition(self, accept: str) -> tuple[bytes, str]:
@@ -155,7 +175,7 @@ class Metrics(Collector):
     def collect(self) -> Iterator[Metric]:
         """Return every family as it is now."""
         return chain(
-            requests.collect(self._requests),
+            requests.collect(self.listeners, self._apis),
             self._of_levels(),
             self._of_pools(),
             self._of_logins(),
@@ -189,15 +209,15 @@ class Metrics(Collector):
 
     def _of_logins(self) -> Iterator[Metric]:
         logins: dict[Labels, float] = {}
-        for at, meter in self._tokens.items():
+        for at, meter in self.accounts.items():
             logins |= {(*at, *how): number for how, number in meter.ended.sums.items()}
         yield family(f.LOGINS, logins)
-        yield histogram(f.LOGIN_DURATION, {at: meter.took for at, meter in self._tokens.items()})
-        skews = {at: meter.skew() for at, meter in self._tokens.items()}
+        yield histogram(f.LOGIN_DURATION, {at: meter.took for at, meter in self.accounts.items()})
+        skews = {at: meter.skew() for at, meter in self.accounts.items()}
         yield family(f.SKEW, {at: skew for at, skew in skews.items() if skew is not None})
 
     def _of_tokens(self) -> Iterator[Metric]:
-        tokens = {at: meter.token() for at, meter in self._tokens.items() if meter.token is not None}
+        tokens = {at: meter.token() for at, meter in self.accounts.items() if meter.token is not None}
         states: dict[Labels, float] = {
             (*at, state): state == token.login_state for at, token in tokens.items() for state in LOGIN_STATES
         }

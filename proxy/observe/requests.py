@@ -9,7 +9,7 @@ from proxy.observe import families as f
 from proxy.observe.counting import Buckets, Counts, family, histogram
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from prometheus_client.metrics_core import Metric
 
@@ -60,15 +60,13 @@ class RequestMeter:
     """Counts the requests of one listener; to count one costs about a microsecond."""
 
     def __init__(self) -> None:
-        self.apis: set[str] = set()
-        """Those of which something is told before the first request."""
+        self.in_flight = 0
         self.ends: defaultdict[_Key, int] = defaultdict(int)
         self.took: defaultdict[str | None, Buckets] = defaultdict(_buckets)
         self.upstream_took: defaultdict[str | None, Buckets] = defaultdict(_buckets)
         self.heard_out: defaultdict[tuple[str | None, str | None], int] = defaultdict(int)
         self.refusals: defaultdict[str, int] = defaultdict(int)
         self.malformed: defaultdict[str, int] = defaultdict(int)
-        self._in_flight: list[Callable[[], int]] = []
 
     def ended(self, line: RequestLine) -> None:
         """Count a request, by what its line says."""
@@ -92,24 +90,19 @@ class RequestMeter:
         """Count a request that is malformed or too large."""
         self.malformed[error] += 1
 
-    def in_flight_from(self, in_flight: Callable[[], int]) -> None:
-        """Have the number of requests under way read there."""
-        self._in_flight.append(in_flight)
-
-    def in_flight(self) -> int:
-        """Return how many requests are under way."""
-        return sum(read() for read in self._in_flight)
-
 
 def _buckets() -> Buckets:
     return Buckets(_BOUNDS_MS)
 
 
-def collect(meters: Mapping[str, RequestMeter]) -> Iterator[Metric]:
-    """Return the families of all listeners' requests, by the listeners' addresses."""
+def collect(meters: Mapping[str, RequestMeter], apis: Mapping[str, Iterable[str]]) -> Iterator[Metric]:
+    """Return the families of all listeners' requests, by the listeners' addresses.
+
+    `apis` are those, by listener, of which something is told before the first request.
+    """
     counts = {kind: Counts() for kind in _COUNTED}
     for listener, meter in meters.items():
-        _begin(counts, listener, meter.apis)
+        _begin(counts, listener, apis.get(listener, ()))
         for key, number in meter.ends.items():
             end = End(*key)
             at = (listener, end.api or NONE)
@@ -127,7 +120,7 @@ def collect(meters: Mapping[str, RequestMeter]) -> Iterator[Metric]:
         yield family(kind, counted.sums)
     yield histogram(f.DURATION, _by_api(meters, "took"), _MS)
     yield histogram(f.UPSTREAM_DURATION, _by_api(meters, "upstream_took"), _MS)
-    yield family(f.IN_FLIGHT, {(listener,): meter.in_flight() for listener, meter in meters.items()})
+    yield family(f.IN_FLIGHT, {(listener,): meter.in_flight for listener, meter in meters.items()})
 
 
 def _begin(counts: Mapping[f.Family, Counts], listener: str, apis: Iterable[str]) -> None:

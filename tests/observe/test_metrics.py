@@ -38,7 +38,7 @@ def metrics(reading: TokenReading = READING) -> Metrics:
     made.echoes_from("2.0", lambda: 1)
     made.readiness_from(lambda: "degraded")
     requests = made.requests(LISTENER, ["2.0"])
-    requests.in_flight_from(lambda: 7)
+    requests.in_flight = 7
     requests.ended(line(replay="replayed", error="connection-lost", outcome="unknown"))
     requests.heard(line(outcome=Outcome.ANSWERED))
     requests.refused("host")
@@ -202,8 +202,40 @@ def test_what_an_alert_waits_for_begins_at_zero(sample: str, labels: dict[str, s
 def test_listeners_of_one_address_share_a_meter() -> None:
     made = Metrics()
     for number in (3, 4):
-        made.requests(LISTENER).in_flight_from(lambda number=number: number)  # type: ignore[misc]
+        made.requests(LISTENER).in_flight += number
     assert value(made, "requests_in_flight", listener=LISTENER) == 7
+
+
+def test_a_draft_shows_nothing_until_it_is_taken() -> None:
+    made = metrics()
+    told = made.exposition("")[0]
+    draft = Metrics(made)
+    draft.token("default", "2.0").read_from(lambda: READING._replace(generation=0))
+    draft.token("matriz", "2.0").login_ended("first", "granted")
+    draft.requests(LISTENER, ["1.0"]).in_flight += 1
+    assert {*_samples(made.exposition("")[0])} - {*_samples(told)} == {
+        f'invoisys_proxy_requests_in_flight{{listener="{LISTENER}"}} 8.0'
+    }
+    made.show(draft)
+    assert value(made, "token_generation", account="default", api="2.0") == 0
+    assert value(made, "logins_total", account="default", api="2.0", reason="first", result="granted") == 1
+    assert value(made, "logins_total", account="matriz", api="2.0", reason="first", result="granted") == 1
+
+
+def test_what_is_gone_is_told_no_more_but_requests_until_they_have_left() -> None:
+    made, after = metrics(), Metrics()
+    made.requests(LISTENER)
+    leaving = Metrics(made)
+    leaving.requests(LISTENER)
+    made.show(after, [leaving])
+    assert "requests_in_flight" in (told := made.exposition("")[0].decode())
+    assert "account=" not in told
+    made.show(after)
+    assert "listener=" not in made.exposition("")[0].decode()
+
+
+def _samples(exposition: bytes) -> list[str]:
+    return [line for line in exposition.decode().splitlines() if line.startswith("invoisys_proxy_")]
 
 
 # --- What is read -----------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.config import written
 from tests.support.processes import Fake, Sidecar, sidecar
-from tests.support.wire import ask, connect, read_reply
+from tests.support.wire import PATIENCE, ask, connect, read_reply
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -163,3 +163,56 @@ async def test_it_is_read_again_and_again_under_load_and_no_request_is_lost(fake
     assert set(statuses) == {200}
     state = await fake.state()
     assert (state["documents"], state["duplicates"], state["logins"]) == (len(statuses), 0, 1)
+
+
+async def test_a_refused_one_leaves_no_trace_in_the_metrics(fake: Fake, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        bind = f"127.0.0.1:{free_port()}"
+        config = written(tmp_path, listeners=[{"bind": bind}])
+        with sidecar(fake.url, "-c", config, LISTEN="") as proxy:
+            assert (await proxy.issue(1)).status == 200
+            before = await shown(proxy)
+            other = {"username": "outra@empresa.com.br", "password": "segredo"}
+            written(
+                tmp_path,
+                listeners=[{"bind": bind}, {"bind": f"127.0.0.1:{taken.getsockname()[1]}", "account": "other"}],
+                accounts={"default": {"username": "x", "password": "y"}, "other": other},
+                timeouts={"response": "50s"},
+            )
+            await reloaded(proxy, "reload-refused")
+            after = await shown(proxy)
+            assert after.keys() == before.keys()
+            assert after[token := 'token_generation{account="default",api="2.0"}'] == before[token] == 1
+            assert after['pool_connections_opened_total{api="2.0"}'] == 1
+
+
+async def test_an_account_that_is_gone_is_gone_from_the_metrics(fake: Fake, tmp_path: Path) -> None:
+    def with_(*names: str) -> str:
+        accounts = {name: {"username": "integracao@empresa.com.br", "password": "segredo"} for name in names}
+        listeners = [{"bind": f"127.0.0.1:{port}", "account": name} for name, port in zip(names, ports, strict=False)]
+        return written(tmp_path, listeners=listeners, accounts=accounts)
+
+    ports = [free_port(), free_port()]
+    with sidecar(fake.url, "-c", with_("default", "branch"), LISTEN="", USERNAME="", PASSWORD="") as proxy:
+        assert (await proxy.issue(1)).status == 200
+        counted = 'logins_total{account="default",api="2.0",reason="first",result="granted"}'
+        assert (await shown(proxy))[counted] == 1
+        with_("default")
+        await reloaded(proxy)
+        gone = (f'listener="127.0.0.1:{ports[1]}"', 'account="branch"')
+        async with asyncio.timeout(PATIENCE):
+            while gone[0] in (told := await told_by(proxy)):
+                assert gone[1] not in told
+        assert gone[1] not in told
+        assert (await shown(proxy))[counted] == 1
+
+
+async def shown(proxy: Sidecar) -> dict[str, float]:
+    """Return what the metrics of our own tell, by name and labels."""
+    lines = (await told_by(proxy)).splitlines()
+    ours = [line.removeprefix("invoisys_proxy_").rpartition(" ") for line in lines if line.startswith("invoisys_")]
+    return {name: float(number) for name, _, number in ours}
+
+
+async def told_by(proxy: Sidecar) -> str:
+    return (await ask(proxy.admin, "GET", "/metrics")).body.decode()
