@@ -13,6 +13,7 @@ import struct
 import sys
 from collections import Counter
 from dataclasses import replace
+from inspect import signature
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 from proxy.errors import TooManyConnections
@@ -20,7 +21,7 @@ from proxy.forward import refusal
 from proxy.unix import UnixSocket
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from proxy.config import Bind, Socket
     from proxy.errors import ProxyError
@@ -58,6 +59,8 @@ class Door:
         """The socket was handed over, and whoever did so goes on with it."""
         self._coming = 0  # through the door and not inside yet: many may come at once
         self._farewells = 0
+        self.most = 0
+        """How many callers may be inside."""
         self.cut_short = CutShort(str(bind))
 
     async def open(
@@ -68,20 +71,19 @@ class Door:
         make_room: Callable[[], None] | None = None,
         take_socket: TakeSocket | None = None,
     ) -> str:
-        """Listen, and return the address, with the port that was chosen where none was given; raises `OSError`.
+        """Listen, and return the address, with the ports that were chosen where none was given; raises `OSError`.
 
         `make` makes the connection of a caller, `inside` tells how many there are, `most` how many there may be. One
         more is turned away, or let in where somebody else can be made to leave. `take_socket` gives the socket that is
         open already, if there is one.
         """
-        full = TooManyConnections(f"{most} callers are connected already", retry_after=_RETRY_AFTER)
-
+        self.most = most
         loop = asyncio.get_running_loop()
 
         def let_in() -> asyncio.Protocol:
-            if inside() + self._coming >= most:
+            if inside() + self._coming >= self.most:
                 if make_room is None:
-                    return self.farewell(full)
+                    return self.farewell(self._full())
                 make_room()
             self._coming += 1
             loop.call_soon(self._came)
@@ -92,13 +94,15 @@ class Door:
         self._is_others = taken is not None
         if self._unix is not None:
             listening = taken or self._unix.open(_BACKLOG)
-            self._server = await loop.create_unix_server(let_in, sock=listening, backlog=_BACKLOG)
+            listen: Callable[..., Awaitable[asyncio.Server]] = loop.create_unix_server
+            self._server = await listen(let_in, sock=listening, backlog=_BACKLOG, **_leave_file(listen))
             return str(bind)
         if taken is not None:
             self._server = await loop.create_server(let_in, sock=taken, backlog=_BACKLOG)
         else:
             self._server = await loop.create_server(let_in, bind.host, bind.port, backlog=_BACKLOG)
-        return f"http://{replace(bind, port=self._server.sockets[0].getsockname()[1])}"
+        ports = dict.fromkeys(each.getsockname()[1] for each in self._server.sockets)  # a name may have two addresses
+        return ", ".join(f"http://{replace(bind, port=port)}" for port in ports)
 
     async def shut(self) -> None:
         """Let nobody in any more but who stands at the door: closed on, they would not know what became of them."""
@@ -106,7 +110,7 @@ class Door:
             if self._unix is not None:
                 self._unix.remove()
             if sys.platform == "linux":
-                await _let_in_the_last(self._server.sockets[0].fileno())
+                await asyncio.gather(*(_let_in_the_last(each.fileno()) for each in self._server.sockets))
         self.close()
 
     def close(self) -> None:
@@ -125,11 +129,19 @@ class Door:
         self._farewells += 1
         return _Farewell(refusal(why), self._left)
 
+    def _full(self) -> ProxyError:
+        return TooManyConnections(f"{self.most} callers are connected already", retry_after=_RETRY_AFTER)
+
     def _came(self) -> None:
         self._coming -= 1
 
     def _left(self) -> None:
         self._farewells -= 1
+
+
+def _leave_file(listen: Callable[..., object]) -> dict[str, bool]:
+    """Have the event loop leave a socket's file, which Python 3.13 would remove: that is ours to do, or systemd's."""
+    return {"cleanup_socket": False} if "cleanup_socket" in signature(listen).parameters else {}
 
 
 async def _let_in_the_last(listening: int) -> None:

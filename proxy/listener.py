@@ -160,6 +160,13 @@ class CallerConnection(web.RequestHandler):
         self.transport.write(refusal(why))
         self.force_close()
 
+    def leave(self) -> None:
+        """End after the request that is under way; aiohttp's own `close` leaves an idle connection open."""
+        if self._waiter is None:
+            self.close()
+        else:
+            self.force_close()
+
     def _process_keepalive(self) -> None:
         """Leave a head that has begun to its own limit, so that its caller is told that it was not sent."""
         if self._head_timer is not None:
@@ -221,6 +228,13 @@ class _Server(web.Server):
             self, loop=asyncio.get_running_loop(), keepalive_timeout=self.patience.keep_alive, **_OPTIONS
         )
 
+    def let_in_only(self, uids: frozenset[int] | None) -> None:
+        """Have no others in from now on; `uids` are as at first."""
+        self.uids = uids
+        for connection in self.connections:
+            if uids and cast("CallerConnection", connection).peer_uid not in uids:
+                cast("CallerConnection", connection).leave()
+
     def inside(self) -> int:
         """Return how many connections there are."""
         return len(self._connections)
@@ -248,7 +262,7 @@ class Listener:
 
     def __init__(self, config: Config, forward: Forward, patience: Patience) -> None:
         """Raises `ConfigError`, for a user or a group that nobody has."""
-        self.address = (config.bind, config.socket, config.uids)
+        self.address = config.bind
         """What makes another listener this one's successor."""
         self.forward = forward
         self._door = Door(config.bind, config.socket)
@@ -267,11 +281,16 @@ class Listener:
         self._connections.sweep()
         return address
 
-    def take_over(self, before: Listener) -> None:
-        """Go on where another listener at the same address was: its callers stay, and their next requests come here."""
+    def take_over(self, before: Listener, most: int) -> None:
+        """Go on where another listener at the same address was: its callers stay, and their next requests come here.
+
+        Those who would not be let in any more leave after the request that is under way. `most` is as in `open`.
+        """
         self._door, self._connections = before._door, before._connections
+        self._door.most = most
         if self._connections is not None:
             self._connections.forward, self._connections.patience = self.forward, self._patience
+            self._connections.let_in_only(self._uids)
 
     async def shut(self) -> None:
         """Take no further connections, but those that are at the door already."""

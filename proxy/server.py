@@ -65,7 +65,7 @@ class Sidecar:
         """Open every listener and return the addresses, the operator's port last; raises `StartError`."""
         _require_c_parser()
         _forbid_core_dump()
-        most = self._caller_connections()
+        most = _caller_connections(self._config, self._rooms)
         take_socket = self.supervisor.take_socket
         try:
             addresses = [await listener.open(most, take_socket) for listener in self._rooms.listeners]
@@ -84,24 +84,6 @@ class Sidecar:
             if api == _EAGER:
                 refresher.start()
 
-    def _caller_connections(self) -> int:
-        """Return how many connections each listener may have, with a warning where open files allow for fewer."""
-        wanted, files = self._config.limits.caller_connections, raise_limit()
-        if files is None:
-            return wanted
-        exchanges = self._config.limits.connections * len(self._rooms.pools)
-        most = left_for_callers(files, listeners=len(self._rooms.listeners), exchanges=exchanges)
-        if most < wanted:
-            log.warning(
-                "%d open files are allowed, so each listener takes %d connections at a time, not %d; raise the limit,"
-                " or lower limits.caller_connections",
-                files,
-                most,
-                wanted,
-                extra={"event": "few-open-files"},
-            )
-        return min(most, wanted)
-
     # --- Change -------------------------------------------------------------------------------------------------------
 
     async def change(self, config: Config) -> Changes:
@@ -112,24 +94,25 @@ class Sidecar:
         found = changes(self._config, config)
         before = self._rooms
         rooms = Assembly(found.config, self._env, self._access_log, before)
-        there = {listener.address: listener for listener in before.listeners}
-        new = [listener for listener in rooms.listeners if listener.address not in there]
+        kept = _successions(before.listeners, rooms.listeners)
+        new = [listener for listener in rooms.listeners if listener not in kept]
+        most = _caller_connections(found.config, rooms)
         try:
             for listener in new:
-                await listener.open(self._caller_connections())
+                await listener.open(most)
         except BaseException:
             for listener in new:
                 listener.close()
             raise
-        for listener in rooms.listeners:
-            if listener not in new:
-                listener.take_over(there.pop(listener.address))
+        for listener, earlier in kept.items():
+            listener.take_over(earlier, most)
+        gone = [listener for listener in before.listeners if listener not in kept.values()]
         self._config, self._rooms = found.config, rooms
         ours = logging.getLogger("proxy")
         ours.setLevel(found.config.log.level.upper())
         self._access_log.set_level(ours.level)
         self._get_first_tokens()
-        self._left[before] = asyncio.create_task(self._leave(before, list(there.values())))
+        self._left[before] = asyncio.create_task(self._leave(before, gone))
         self._show_metrics()
         return found
 
@@ -138,7 +121,12 @@ class Sidecar:
         for listener in listeners:
             listener.forward.closing = True
         await asyncio.gather(*(listener.shut() for listener in listeners))
+        for listener in listeners:
+            listener.forward.draining = True
         await asyncio.gather(*(listener.finish(self._config.drain.timeout) for listener in listeners))
+        for listener in listeners:
+            listener.forward.cut()
+        await asyncio.gather(*(listener.finish(_LAST_WORDS) for listener in listeners))
         await asyncio.gather(*(listener.end() for listener in listeners))
         await asyncio.gather(*(listener.forward.emptied() for listener in rooms.listeners))
         await asyncio.gather(*(refresher.settled() for refresher in rooms.refreshers.values()))
@@ -218,6 +206,36 @@ class Sidecar:
         return Condition(Readiness.DEGRADED if reasons else Readiness.READY, reasons)
 
 
+def _caller_connections(config: Config, rooms: Assembly) -> int:
+    """Return how many connections each listener may have, with a warning where open files allow for fewer."""
+    wanted, files = config.limits.caller_connections, raise_limit()
+    if files is None:
+        return wanted
+    exchanges = config.limits.connections * len(rooms.pools)
+    most = left_for_callers(files, listeners=len(rooms.listeners), exchanges=exchanges)
+    if most < wanted:
+        log.warning(
+            "%d open files are allowed, so each listener takes %d connections at a time, not %d; raise the limit,"
+            " or lower limits.caller_connections",
+            files,
+            most,
+            wanted,
+            extra={"event": "few-open-files"},
+        )
+    return min(most, wanted)
+
+
+def _successions(before: list[Listener], after: list[Listener]) -> dict[Listener, Listener]:
+    """Return which listener goes on where another was, each for one: two may have the same address, with port 0."""
+    there, found = list(before), {}
+    for listener in after:
+        earlier = next((each for each in there if each.address == listener.address), None)
+        if earlier is not None:
+            there.remove(earlier)
+            found[listener] = earlier
+    return found
+
+
 def _forbid_core_dump() -> None:
     """A core dump would hold the token and the password."""
     try:
@@ -290,6 +308,9 @@ async def _change_on(hung_up: asyncio.Event, sidecar: Sidecar, read_again: Calla
         except (ConfigError, OSError) as error:
             text = "the configuration is not taken, and the old one stays: %s"
             log.error(text, error, extra={"event": "reload-refused"})  # noqa: TRY400 - a traceback tells nobody more
+        except Exception:
+            text = "the configuration is not taken, and the old one stays: it met a defect of the sidecar"
+            log.exception(text, extra={"event": "defect"})
         else:
             about = {"event": "reloaded", "taken": found.taken, "need_restart": found.left}
             log.info("the configuration was read again; %s", _in_words(found), extra=about)

@@ -184,3 +184,25 @@ async def test_it_is_shut_although_somebody_always_stands_at_it(monkeypatch: pyt
         caller.connect(listening.getsockname())
         async with asyncio.timeout(PATIENCE):
             await module._let_in_the_last(listening.fileno())
+
+
+def test_the_event_loop_leaves_the_file_of_a_socket() -> None:
+    def of_python_3_12(*, sock: object) -> None: ...
+
+    def of_python_3_13(*, sock: object, cleanup_socket: bool = True) -> None: ...
+
+    assert module._leave_file(of_python_3_12) == {}
+    assert module._leave_file(of_python_3_13) == {"cleanup_socket": False}
+
+
+async def test_all_addresses_of_a_name_are_told() -> None:
+    door, inside = Door(Bind("localhost", 0), Socket()), Inside()
+    try:
+        urls = (await door.open(inside, inside.count, 1)).split(", ")
+        for url in urls:
+            host, _, port = url.removeprefix("http://").rpartition(":")
+            assert (host, int(port) > 0) == ("localhost", True)
+        assert door._server is not None
+        assert len(urls) == len(door._server.sockets)
+    finally:
+        await door.shut()

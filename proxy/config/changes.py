@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from proxy.config.model import Config
 
 _NEEDS_RESTART = ("admin", "tokens.store", "tokens.key_file", "log.format")
-"""What those around the sidecar rely on, or where tokens are kept."""
+"""What those around the sidecar rely on, or where tokens are kept. So does the `socket` of a path."""
 
 
 class Changes(NamedTuple):
@@ -39,7 +39,16 @@ def changes(old: Config, new: Config) -> Changes:
         if key:
             value = msgspec.structs.replace(getattr(config, section), **{key: getattr(value, key)})
         config = msgspec.structs.replace(config, **{section: value})
-    return Changes(config, tuple(_differing(old, config)), tuple(_differing(config, new)))
+    left = [*_differing(config, new)]
+    before = {listener.bind: listener.socket for listener in old.listeners if listener.bind.path}
+    listeners = []
+    for number, listener in enumerate(config.listeners):
+        kept = before.get(listener.bind, listener.socket)
+        if kept != listener.socket:
+            left.append(f"listeners[{number}].socket")
+        listeners.append(msgspec.structs.replace(listener, socket=kept))
+    config = msgspec.structs.replace(config, listeners=tuple(listeners))
+    return Changes(config, tuple(_differing(old, config)), tuple(left))
 
 
 def _differing(one: object, other: object, path: str = "") -> Iterator[str]:

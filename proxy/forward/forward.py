@@ -8,13 +8,14 @@ import time
 from copy import copy
 from itertools import count
 from secrets import token_hex
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from aiohttp import HttpVersion11
 
 from proxy.errors import (
     BrokenUpload,
     CannotConnect,
+    ConnectionLost,
     Draining,
     Forbidden,
     HeadersTooLarge,
@@ -78,6 +79,9 @@ class Forward:
         self._in_flight = 0
         self._emptied: asyncio.Event | None = None
         self._witnesses: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[object]] = set()
+        """Those in which requests are on their way."""
+        self._cut: set[asyncio.Task[object]] = set()
         self.closing = False
         """Every answer is the last on its connection."""
         self.draining = False
@@ -88,6 +92,8 @@ class Forward:
         started = time.perf_counter()
         target = restored(request.raw_path)
         answer = Answer(request, self._holder.stall)
+        if self.closing:
+            answer.close_after()
         line = RequestLine(
             request_id=next(self._ids),
             listener=self._listener,
@@ -97,17 +103,24 @@ class Forward:
             outcome=Outcome.NOT_SENT,
         )
         self._begin()
+        task = cast("asyncio.Task[object]", asyncio.current_task())
+        self._tasks.add(task)
         try:
             await self._forward(request, target, answer, line)
         except ProxyError as error:
             self._refuse(request, answer, line, error)
-        except (asyncio.CancelledError, ConnectionError):
-            line.error = "caller-gone"
-            raise
+        except (asyncio.CancelledError, ConnectionError) as error:
+            if task not in self._cut or isinstance(error, ConnectionError):
+                line.error = "caller-gone"
+                raise
+            task.uncancel()
+            self._refuse(request, answer, line, _cut_short(line))
         except Exception:
             log.exception("a request met a defect of the sidecar", extra={"event": "defect"})
             self._refuse(request, answer, line, InternalError("a defect of the sidecar; its log tells more"))
         finally:
+            self._tasks.discard(task)
+            self._cut.discard(task)
             line.status = answer.status
             line.bytes_sent = answer.sent
             self._end(line, started)
@@ -216,6 +229,12 @@ class Forward:
                 self._emptied = asyncio.Event()
             await self._emptied.wait()
 
+    def cut(self) -> None:
+        """Tell whoever waits what is known of their request; one that may make a document is heard out."""
+        self._cut |= self._tasks
+        for task in self._tasks:
+            task.cancel()
+
     def _answer_login(self, answer: Answer) -> None:
         if not self._stand_in:
             raise Forbidden(
@@ -235,6 +254,13 @@ class Forward:
             self.meter.was_malformed(error.name)
         unread = not request.content.is_eof() or isinstance(error, MalformedRequest | BrokenUpload)
         # Behind an upgrade that was asked for, aiohttp's parser does not say where the next request begins.
-        if self.draining or unread or "Upgrade" in request.headers:
+        if self.closing or self.draining or unread or "Upgrade" in request.headers:
             answer.close_after()
         answer.refuse(error, line.request_id)
+
+
+def _cut_short(line: RequestLine) -> ProxyError:
+    """Say what is known of a request that the sidecar gives up."""
+    if line.outcome is Outcome.UNKNOWN:
+        return ConnectionLost("the sidecar gave the request up before the answer was whole")
+    return Draining("the sidecar gave the request up before it was sent", retry_after=1)

@@ -55,3 +55,15 @@ async def test_no_request_is_lost(fake: Fake, tmp_path: Path, delay: str) -> Non
         answered += statuses.count(200)
         state = await fake.state()
         assert (state["documents"], state["duplicates"]) == (answered, 0)
+
+
+async def test_every_answer_of_the_sidecars_own_closes_too(fake: Fake, tmp_path: Path) -> None:
+    with sidecar(fake.url, "-c", written(tmp_path, drain={"delay": "2s"})) as proxy:
+        callers = [await connect(proxy.url) for _ in range(2)]
+        proxy.process.signal(signal.SIGTERM)
+        await asyncio.to_thread(proxy.process.event, "stopping")
+        for (reader, writer), line, status in zip(callers, ("POST /api/token", "GET /none"), (200, 404), strict=True):
+            writer.write(f"{line} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n".encode())
+            reply = await read_reply(reader)
+            assert (reply.status, reply["Connection"]) == (status, "close")
+            writer.close()

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import socket
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from tests.support.config import written
 from tests.support.processes import Fake, Sidecar, sidecar
 from tests.support.wire import PATIENCE, ask, connect, read_reply
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 REQUEST = b"GET /api/nfe/getbychaveSTD/1 HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
@@ -142,6 +140,81 @@ async def test_what_needs_a_restart_is_said(fake: Fake, tmp_path: Path) -> None:
         assert (await proxy.issue(1)).status == 200
 
 
+async def test_a_unix_socket_keeps_its_file_and_takes_other_users(fake: Fake, tmp_path: Path) -> None:
+    path, uid = str(tmp_path / "s"), str(os.getuid())
+
+    def with_(mode: str, *uids: str) -> str:
+        return written(tmp_path, listeners=[{"bind": f"unix:{path}", "socket": {"mode": mode}, "uids": list(uids)}])
+
+    with sidecar(fake.url, "-c", with_("0600", uid), LISTEN="") as proxy:
+        reader, writer = await asyncio.open_unix_connection(path)
+        writer.write(REQUEST)
+        assert (await read_reply(reader)).status == 200
+        with_("0660", str(int(uid) + 1))
+        told = await reloaded(proxy)
+        assert (told["taken"], told["need_restart"]) == (["listeners"], ["listeners[0].socket"])
+        assert await reader.read() == b""  # they would not be let in any more
+        writer.close()
+        reader, writer = await asyncio.open_unix_connection(path)
+        writer.write(REQUEST)
+        assert (await read_reply(reader)).status == 403
+        writer.close()
+        assert mode_of(Path(path)) == 0o600
+
+
+async def test_listeners_whose_port_is_chosen_are_kept_each_for_one(fake: Fake, tmp_path: Path) -> None:
+    two = [{"bind": "127.0.0.1:0"}, {"bind": "127.0.0.1:0"}]
+    with sidecar(fake.url, "-c", written(tmp_path, listeners=two), LISTEN="") as proxy:
+        await reloaded(proxy)
+        for url in proxy.urls:
+            assert (await ask(url, "GET", "/api/nfe/getbychaveSTD/1")).status == 200
+
+
+async def test_fewer_callers_are_let_in_from_now_on(fake: Fake, tmp_path: Path) -> None:
+    bind = f"127.0.0.1:{free_port()}"
+    with sidecar(fake.url, "-c", written(tmp_path, listeners=[{"bind": bind}]), LISTEN="") as proxy:
+        _, first = await connect(proxy.url)
+        assert (await proxy.issue(1)).status == 200
+        written(tmp_path, listeners=[{"bind": bind}], limits={"caller_connections": 1})
+        assert (await reloaded(proxy))["taken"] == ["limits.caller_connections"]
+        assert (await proxy.issue(2)).json()["detail"] == "1 callers are connected already"
+        first.close()
+
+
+async def test_who_is_cut_short_at_a_listener_that_is_gone_is_told_what_is_known(fake: Fake, tmp_path: Path) -> None:
+    first, second = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
+    drain = {"timeout": "1s"}
+    with sidecar(fake.url, "-c", written(tmp_path, listeners=[{"bind": first}], drain=drain), LISTEN="") as proxy:
+        assert (await proxy.issue(1)).status == 200
+        idle_reader, idle = await connect(proxy.url)
+        idle.write(REQUEST)
+        assert (await read_reply(idle_reader)).status == 200
+        await fake.do("answers", mode="slow", delay=3, times=1)
+        under_way = asyncio.create_task(proxy.issue(2))
+        await fake.reached(requests=3)
+        uploading_reader, uploading = await connect(proxy.url)
+        uploading.write(b"POST /api/nfe/envio HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{")
+        async with asyncio.timeout(PATIENCE):
+            while (await shown(proxy))[f'requests_in_flight{{listener="{first}"}}'] < 2:
+                pass
+        written(tmp_path, listeners=[{"bind": second}], drain=drain)
+        await reloaded(proxy)
+        while True:  # until it is closed to others
+            try:
+                (await connect(proxy.url))[1].close()
+            except ConnectionRefusedError:
+                break
+        idle.write(REQUEST)
+        assert ((late := await read_reply(idle_reader)).status, late.json()["outcome"]) == (503, "not-sent")
+        reply = await read_reply(uploading_reader)
+        assert (reply.status, reply["Connection"], reply.json()["outcome"]) == (503, "close", "not-sent")
+        reply = await under_way
+        assert (reply.status, reply["Connection"], reply.json()["outcome"]) == (502, "close", "unknown")
+        assert (await ask(f"http://{second}", "GET", "/api/nfe/getbychaveSTD/1")).status == 200
+        for writer in (idle, uploading):
+            writer.close()
+
+
 async def test_it_is_read_again_and_again_under_load_and_no_request_is_lost(fake: Fake, tmp_path: Path) -> None:
     bind = f"127.0.0.1:{free_port()}"
     config = written(tmp_path, listeners=[{"bind": bind}])
@@ -212,6 +285,10 @@ async def shown(proxy: Sidecar) -> dict[str, float]:
     lines = (await told_by(proxy)).splitlines()
     ours = [line.removeprefix("invoisys_proxy_").rpartition(" ") for line in lines if line.startswith("invoisys_")]
     return {name: float(number) for name, _, number in ours}
+
+
+def mode_of(file: Path) -> int:
+    return file.stat().st_mode & 0o777
 
 
 async def told_by(proxy: Sidecar) -> str:
