@@ -6,6 +6,7 @@ import random
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from proxy.admin import Listening, Rooms
 from proxy.config import CallerTokenFile, CredentialSource
 from proxy.errors import ConfigError
 from proxy.forward import Api, Apis, Echoes, Forward, HeldBytes, Holder, Trail
@@ -159,6 +160,22 @@ class Assembly:
             clock=system_clock,
             waiting=self._waiting,
             meter=meter,
+        )
+
+    def readable(self) -> Rooms:
+        """Return what the status is read from."""
+        config, first = self._config, next(iter(self._config.accounts))
+        return Rooms(
+            config.environment,
+            [
+                Listening(str(at.bind), at.account or first, listener.forward.in_flight)
+                for at, listener in zip(config.listeners, self.listeners, strict=True)
+            ],
+            self.refreshers,
+            self.pools,
+            {name: str(config.apis[name].url) for name in self.pools},
+            self._waiting.taken,
+            self._waiting.places,
         )
 
     def _authorities(self, name: str, ca_file: str | None) -> bytes | None:

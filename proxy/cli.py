@@ -48,7 +48,11 @@ The sidecar is at http://{listen}, in front of a fake Invoisys. Try it:
     curl http://{listen}/api/nfce/consultarsefazpornumeroserie
     curl -d '{{"cnpj":"12345678000195","modelo":"55","serie":"1","numero":"1"}}' http://{listen}/api/nfe/envio
 
-Revoke every token at the fake, call again, and see the replay in the log:
+See what it does, live, in a browser:
+
+    http://{admin}/
+
+Have the token expire at the fake, call again, and see the replay there and in the log:
 
     curl -X POST {fake}/_fake/revoke
 

@@ -21,6 +21,7 @@ from proxy.systemd import Supervisor
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from proxy.admin import Rooms
     from proxy.config import Changes, Config
     from proxy.listener import Listener
     from proxy.observe import AccessLog
@@ -53,7 +54,16 @@ class Sidecar:
         self._rooms = Assembly(config, env, access_log)
         self._metrics = Metrics()
         self._metrics.show(self._rooms.metrics)
-        self._admin = Admin(config.admin, self.condition, self._metrics, self._refresh, self.ask_to_stop)
+        access_log.history.inspecting = config.admin.inspect_bodies
+        self._admin = Admin(
+            config.admin,
+            self.condition,
+            self._metrics,
+            self._refresh,
+            self.ask_to_stop,
+            self._readable,
+            access_log.history,
+        )
         self._left: dict[Assembly, asyncio.Task[None]] = {}  # of earlier configurations: their last requests go on
         self._stop_asked = asyncio.Event()
         self._draining = False
@@ -194,6 +204,9 @@ class Sidecar:
         in_use = {name: each for name, each in self._rooms.refreshers.items() if each.in_use}
         results = await asyncio.gather(*(each.refresh() for each in in_use.values()), return_exceptions=True)
         return [_refreshed(*name, result) for name, result in zip(in_use, results, strict=True)]
+
+    def _readable(self) -> Rooms:
+        return self._rooms.readable()
 
     def condition(self) -> Condition:
         """Tell whether requests can be served: by the token that is fetched at start, of each account."""

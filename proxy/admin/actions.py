@@ -43,8 +43,10 @@ class Actions:
         router.add_post("/refresh", guarded(self._guard, self._do_refresh))
         router.add_post("/quit", guarded(self._guard, self._do_end))
 
-    async def _do_refresh(self, _request: web.Request) -> web.Response:
+    async def _do_refresh(self, request: web.Request) -> web.Response:
         results = await self._refresh()
+        if "text/html" in request.headers.get("Accept", ""):  # the page's form, in a browser without a script
+            raise web.HTTPSeeOther("/")
         status = 503 if any(result.error for result in results) else 200
         return web.json_response({"refreshed": [result._asdict() for result in results]}, status=status)
 

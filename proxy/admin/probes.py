@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 from aiohttp import web
 
 from proxy.admin.actions import Actions
+from proxy.admin.site import Site
 from proxy.door import Door
 from proxy.guard import Guard, own_names
 
@@ -15,9 +16,10 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from proxy.admin.actions import Refreshed
+    from proxy.admin.status import Rooms
     from proxy.config import Admin as Config
     from proxy.door import TakeSocket
-    from proxy.observe import Metrics
+    from proxy.observe import History, Metrics
 
 
 class Readiness(StrEnum):
@@ -54,12 +56,19 @@ class Admin:
         metrics: Metrics,
         refresh: Callable[[], Awaitable[list[Refreshed]]],
         end: Callable[[], None],
+        rooms: Callable[[], Rooms],
+        history: History,
     ) -> None:
-        """`refresh` and `end` are for `Actions`. Raises `ConfigError`, for an owner or a group that nobody has."""
+        """`refresh` and `end` are for `Actions`, `rooms` and `history` for `Site`.
+
+        Raises `ConfigError`, for an owner or a group that nobody has.
+        """
         self._door = Door(config.bind, config.socket)
         self._condition = condition
         self._metrics = metrics
-        self._actions = Actions(Guard(map(str, (*config.hosts, *own_names(config.bind)))), refresh, end)
+        guard = Guard(map(str, (*config.hosts, *own_names(config.bind))))
+        self._actions = Actions(guard, refresh, end)
+        self._site = Site(guard, rooms, history, condition)
         self._runner: web.AppRunner | None = None
 
     async def open(self, take_socket: TakeSocket | None = None) -> str:
@@ -70,6 +79,7 @@ class Admin:
         app.router.add_get("/readyz", self._ready)
         app.router.add_get("/metrics", self._exposition)
         self._actions.add_to(app.router)
+        self._site.add_to(app.router)
         self._runner = web.AppRunner(app, access_log=None, keepalive_timeout=_KEEP_ALIVE)
         await self._runner.setup()
         server = cast("web.Server", self._runner.server)
@@ -90,6 +100,7 @@ class Admin:
     async def close(self) -> None:
         """Stop listening."""
         self._door.close()
+        self._site.close()
         if self._runner is not None:
             await self._runner.cleanup()
 

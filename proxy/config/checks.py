@@ -34,6 +34,7 @@ class _Checks:
         if self._sound(("admin",)):
             self._exposure(("admin",), self._config.admin, "; set admin.expose to true to let other machines in")
             self._socket(("admin",), self._config.admin)
+            self._inspection(self._config)
         self._binds()
         for name, api in self._config.apis.items():
             self._api(("apis", name), api)
@@ -80,6 +81,11 @@ class _Checks:
         if at.socket != Socket() and not at.bind.is_file:
             found = f"expected only beside the path of a Unix socket; {spelled(path)}.bind is {at.bind}"
             self._fault((*path, "socket"), found)
+
+    def _inspection(self, config: Config) -> None:
+        if config.admin.inspect_bodies and config.environment == "production" and self._sound(("environment",)):
+            found = "expected false in production, found true: whoever sees the status page would see the documents"
+            self._fault(("admin", "inspect_bodies"), found)
 
     def _exposure(self, path: Path, listener: Listener | Admin, mend: str) -> None:
         if not listener.bind.is_loopback and not listener.expose:

@@ -103,6 +103,9 @@ class Admin(_Section, frozen=True, kw_only=True):
         tuple[HostName, ...], Meta(description="Further Host names for the actions; probes need none.")
     ] = ()
     expose: Annotated[bool, Meta(description="Lets other machines in; a kubelet's probes need it.")] = False
+    inspect_bodies: Annotated[
+        bool, Meta(description="Shows bodies on the status page; for development, and refused in production.")
+    ] = False
 
 
 class Api(_Section, frozen=True, kw_only=True):

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from multidict import CIMultiDictProxy
 
     from proxy.errors import ProxyError
+    from proxy.observe import Inspected
     from proxy.upstream import Exchange
 
 _RESET = struct.pack("ii", 1, 0)
@@ -46,6 +47,8 @@ class Answer(web.StreamResponse):
         self._sent_status = 0
         self.sent = 0
         """Bytes of the body that went to the caller."""
+        self.inspected: Inspected | None = None
+        """Takes the body too, where bodies are inspected."""
 
     @property
     def status(self) -> int:
@@ -85,11 +88,15 @@ class Answer(web.StreamResponse):
         if response.ended:
             body = response.take()
             self.sent = len(body)
+            if self.inspected is not None:
+                self.inspected.hear(body)
             self._write(head + _last_chunks(body) if chunked else head + body)
             return
         self._write(head)
         while piece := await exchange.read():
             self.sent += len(piece)
+            if self.inspected is not None:
+                self.inspected.hear(piece)
             self._write(b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece)
             await self._drain()
         if chunked:

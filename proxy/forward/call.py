@@ -66,6 +66,16 @@ class Apis:
         raise NoSuchApi(f"the paths of the configured APIs begin with {prefixes}")
 
 
+_NOTICEABLE = 0.001
+"""Seconds. No login and no connection over a network comes sooner; what takes less was there."""
+
+
+def waited(asked: float, before: float | None = None) -> float | None:
+    """Return for how many milliseconds somebody has waited since then and `before`, if at all."""
+    seconds = time.perf_counter() - asked
+    return round(seconds * 1000 + (before or 0.0), 3) if seconds > _NOTICEABLE else before
+
+
 class Call:
     """A request that has passed the guard. It holds at most one exchange, from `send` to the end of the context."""
 
@@ -119,7 +129,11 @@ class Call:
 
     async def _send(self, *, fresh: bool = False) -> None:
         self.release()
-        exchange, token = await self._checkout(fresh=fresh)
+        asked = time.perf_counter()
+        try:
+            exchange, token = await self._checkout(fresh=fresh)
+        finally:
+            self.line.waiting_ms = waited(asked, self.line.waiting_ms)
         self._exchange, self._token = exchange, token
         if token.audience is not exchange.audience and token.audience != exchange.audience:
             raise InternalError("the token belongs to another server than the connection; nothing was sent")

@@ -28,11 +28,11 @@ from proxy.errors import (
     TargetTooLong,
 )
 from proxy.forward.answer import Answer
-from proxy.forward.call import Call
+from proxy.forward.call import Call, waited
 from proxy.forward.problem import STAND_IN_TOKEN
 from proxy.forward.target import is_token_path, masked, restored
 from proxy.guard import check_message, is_preflight
-from proxy.observe import RequestLine
+from proxy.observe import Inspected, RequestLine
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from proxy.forward.headers import Trail
     from proxy.guard import Guard
     from proxy.observe import AccessLog, RequestMeter
+    from proxy.tokens import Token
     from proxy.upstream import Exchange
 
 log = logging.getLogger(__name__)
@@ -74,6 +75,7 @@ class Forward:
         self._holder = holder
         self._access_log = access_log
         self.meter = meter
+        self._history = access_log.history
         self._stand_in = stand_in
         self._ids = (f"{run}-{number:x}" for run in (token_hex(4),) for number in count(1))
         self._in_flight = 0
@@ -125,6 +127,7 @@ class Forward:
             line.bytes_sent = answer.sent
             self._end(line, started)
             self.meter.ended(line)
+            self._history.ended(line, request.raw_headers, answer.inspected)
         return answer
 
     async def _forward(self, request: web.BaseRequest, target: str, answer: Answer, line: RequestLine) -> None:
@@ -150,8 +153,14 @@ class Forward:
             answer.go_on()
         trail = self._trail.lines(request.remote or "", request.headers.get("Host", "")) if self._trail else b""
         with await self._holder.read(request) as body, Call(request, target, api, body, line, trail) as call:
+            if self._history.inspecting:
+                answer.inspected = Inspected(target, body.wire if isinstance(body.wire, bytes) else None)
             try:
-                await api.refresher.token()
+                asked = time.perf_counter()
+                try:
+                    await api.refresher.token()
+                finally:
+                    line.login_ms = waited(asked)
                 await call.send()
                 if call.exchange.response.status == _UNAUTHORIZED:
                     await self._replay(call)
@@ -176,7 +185,7 @@ class Forward:
         rejected.release()
         call.line.replay = "failed"
         try:
-            if await refresher.renew(token):
+            if await self._renew(call, token):
                 call.line.replayed = True
                 await call.send()
         except (LoginError, Overloaded, CannotConnect):
@@ -184,6 +193,13 @@ class Forward:
         else:
             permitted = call.line.replayed and call.exchange.response.status != _UNAUTHORIZED
             call.line.replay = "replayed" if permitted else "permission"
+
+    async def _renew(self, call: Call, rejected: Token) -> bool:
+        asked = time.perf_counter()
+        try:
+            return await call.api.refresher.renew(rejected)
+        finally:
+            call.line.login_ms = waited(asked, call.line.login_ms)
 
     def _hear_out(self, call: Call) -> None:
         """Read the answer to a write to its end although its caller has left: a document may have been made."""
@@ -209,6 +225,7 @@ class Forward:
             exchange.release()
             self._end(line, started)
             self.meter.heard(line)
+            self._history.heard(line)
 
     def _begin(self) -> None:
         self._in_flight += 1
@@ -221,6 +238,11 @@ class Forward:
         self.meter.in_flight -= 1
         if self._emptied is not None and not self._in_flight:
             self._emptied.set()
+
+    @property
+    def in_flight(self) -> int:
+        """How many requests are under way."""
+        return self._in_flight
 
     async def emptied(self) -> None:
         """Return when no request is in flight."""

@@ -1,15 +1,22 @@
 """What every room may call to say what happens."""
 
 from proxy.observe.families import PREFIX
+from proxy.observe.history import PIECE, History, Inspected, Past
 from proxy.observe.logs import AccessLog, RequestLine, set_up
 from proxy.observe.metrics import Level, Metrics, PoolReading, StoreReading, TokenMeter, TokenReading
 from proxy.observe.requests import RequestMeter
+from proxy.observe.steps import ERRORS as NEXT_STEPS
 
 __all__ = [
+    "NEXT_STEPS",
+    "PIECE",
     "PREFIX",
     "AccessLog",
+    "History",
+    "Inspected",
     "Level",
     "Metrics",
+    "Past",
     "PoolReading",
     "RequestLine",
     "RequestMeter",

@@ -70,7 +70,8 @@ EVENTS = {
         "A request has ended. One line each; below the level `info` see [above](#what-is-told-at-which-level).",
         fields=(
             "request_id", "listener", "method", "path", "peer_uid", "api", "status", "outcome", "duration_ms",
-            "upstream_ms", "bytes_sent", "upstream_status", "replayed", "replay", "resent", "own", "error", "detail",
+            "waiting_ms", "login_ms", "upstream_ms", "bytes_sent", "upstream_status", "replayed", "replay", "resent",
+            "own", "error", "detail",
         ),
     ),
     "cut-short": Event(

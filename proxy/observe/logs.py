@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, BinaryIO, Generic, Literal, TypeVar
 import msgspec
 
 from proxy.observe.forms import JsonForm, TextForm
+from proxy.observe.history import History
 from proxy.observe.repeats import Repeats
 
 if TYPE_CHECKING:
@@ -53,6 +54,10 @@ class RequestLine(msgspec.Struct, omit_defaults=True):
     """0 where the caller left before it got one."""
     outcome: str | None = None
     duration_ms: float = 0.0
+    waiting_ms: float | None = None
+    """For a connection to Invoisys; none where it did not have to."""
+    login_ms: float | None = None
+    """For a login; none where there was a token."""
     upstream_ms: float | None = None
     bytes_sent: int = 0
     upstream_status: int | None = None
@@ -147,6 +152,8 @@ class AccessLog:
     def __init__(self, lines: Lines, form: Form, level: int = logging.INFO, events: _Handler | None = None) -> None:
         self._lines = lines
         self._form = form
+        self.history = History()
+        """The last requests, whatever the level."""
         self.set_level(level)
         self._alike = _Alike(self._write)
         self._events = events

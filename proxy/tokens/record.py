@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+from collections import deque
 from typing import TYPE_CHECKING
 
 from proxy.observe import TokenReading
+from proxy.tokens.story import LAST_LOGINS, LoginEnded, Story
 
 if TYPE_CHECKING:
     from proxy.errors import LoginError
@@ -29,11 +31,13 @@ class Record:
         self._meter = meter
         self._clock = clock
         self._warned_at = float("-inf")
+        self._logins: deque[LoginEnded] = deque(maxlen=LAST_LOGINS)  # the newest first
         meter.read_from(self._reading)
 
     def new_token(self, token: Token, reason: str, result: str) -> None:
         """There is a new token: `granted`, or `shared` by another sidecar."""
         self._meter.login_ended(reason, result)
+        self._logins.appendleft(LoginEnded(self._clock().wall, reason, result))
         lifetime = round(token.expires_at.wall - token.obtained_at.wall)
         about = {"reason": reason, "result": result, "generation": token.generation, "expires_in": lifetime}
         log.info("a new token", extra=self._about("login", **about))
@@ -41,6 +45,7 @@ class Record:
     def failure(self, error: LoginError, reason: str, wait: float) -> None:
         """A login failed, and the next has its time in `wait` seconds."""
         self._meter.login_ended(reason, error.name)
+        self._logins.appendleft(LoginEnded(self._clock().wall, reason, error.name, error.detail))
         text = "no new token: %s; the next login is in %.0f s"
         log.warning(text, error.detail, wait, extra=self._about("login-failed", reason=reason, error=error.name))
 
@@ -54,6 +59,19 @@ class Record:
                 " else logs in as the same user and only the newest token counts; let all share one tokens.store"
             )
             log.warning(text, extra=self._about("tokens-lost", rejections=self._life.rejections))
+
+    def story(self) -> Story:
+        """Tell of the token and its last logins."""
+        now, life = self._clock(), self._life
+        return Story(
+            life.token,
+            life.token_state(now),
+            life.login_state(now),
+            life.failure,
+            life.retry_in(now),
+            life.rejections,
+            tuple(self._logins),
+        )
 
     def _about(self, event: str, **fields: object) -> dict[str, object]:
         return {"event": event, "api": self._key.api, "account": self._key.account, **fields}

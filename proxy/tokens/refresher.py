@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from proxy.tokens.login import Grant
     from proxy.tokens.schedule import Schedule
     from proxy.tokens.store import Store, TokenKey
+    from proxy.tokens.story import Story
     from proxy.tokens.token import Clock, Token
     from proxy.waiting import WaitingRoom
 
@@ -159,6 +160,10 @@ class Refresher:
         """Return when no login is in flight."""
         while self._login is not None and not self._login.done():  # one that ended before it began has stayed
             await asyncio.wait([self._login])
+
+    def story(self) -> Story:
+        """Tell of the token and its last logins."""
+        return self._record.story()
 
     def stop(self) -> None:
         """End the login in flight and the schedule; no login begins any more."""

@@ -350,3 +350,13 @@ def test_a_part_with_faults_of_its_own_is_not_judged_further(refuse: Refuse) -> 
         "environment variable INVOISYS_ADMIN: admin.bind",
         'config.yaml:3:19: apis."2.0".url',
     ]
+
+
+def test_bodies_are_not_inspected_in_production(refuse: Refuse) -> None:
+    text = "environment: production\nadmin: {inspect_bodies: true}\n"
+    assert refuse(text) == [
+        (
+            "config.yaml:2:25: admin.inspect_bodies: expected false in production, found true:"
+            " whoever sees the status page would see the documents"
+        )
+    ]

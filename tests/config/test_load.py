@@ -318,6 +318,7 @@ admin:
     mode: '0660'
   hosts: []
   expose: false
+  inspect_bodies: false
 apis:
   '2.0':
     prefix: /api/

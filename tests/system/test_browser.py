@@ -25,7 +25,7 @@ needs_chromium = pytest.mark.needs("chromium")
 
 PATIENCE = 60.0
 LISTENER_PATHS = ["/api/nfe/envio", "/api/token", "/v1/x"]
-ADMIN_PATHS = ["/refresh", "/quit", "/status", "/metrics", "/"]
+ADMIN_PATHS = ["/refresh", "/quit", "/status", "/metrics", "/", "/events", "/requests/x", "/static/page.js"]
 
 ATTACKS = """<!doctype html><meta charset="utf-8"><title>a page</title><body><script>
 const target = TARGET, paths = PATHS, results = {};
@@ -50,6 +50,12 @@ const sent = (method, enctype, path) => new Promise((resolve) => {
   form.submit();
 });
 const readable = async (response) => response.status + " " + (await response.text()).slice(0, 40);
+const streamed = (address) => new Promise((resolve) => {
+  const events = new EventSource(address);
+  events.onmessage = () => resolve("200 readable");
+  events.onopen = () => resolve("200 open");
+  events.onerror = () => { events.close(); resolve("error"); };
+});
 const socket = (path) => new Promise((resolve) => {
   const opened = new WebSocket(target.replace("http", "ws") + path);
   opened.onopen = () => resolve("open");
@@ -72,6 +78,7 @@ const socket = (path) => new Promise((resolve) => {
     await tried("image " + path, () => loaded(new Image(), at));
     await tried("script " + path, () => loaded(document.createElement("script"), at));
     await tried("frame " + path, () => loaded(document.createElement("iframe"), at));
+    await tried("stream " + path, () => streamed(at));
     await tried("socket " + path, () => socket(path));
   }
   await fetch(REPORT, {method: "POST", mode: "no-cors", body: JSON.stringify(results)});

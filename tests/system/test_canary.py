@@ -65,9 +65,21 @@ class Watched:
 
     async def probe(self) -> None:
         """Ask the operator's port for all it has, and for what it has not."""
+        told: dict[str, Any] = {}
         for path in ("/livez", "/readyz", "/startupz", "/metrics", "/status", "/", f"/{FIRST}"):
             reply = await ask(self.proxy.admin, "GET", path, headers={"Authorization": f"Bearer {FIRST}"})
             self.answers += repr(reply).encode() if FIRST not in path else b""
+            if path == "/status":
+                told = reply.json()
+        for request in told["requests"]:
+            reply = await ask(self.proxy.admin, "GET", f"/requests/{request['request_id']}")
+            assert reply.status == 200
+            self.answers += reply.body
+        async with asyncio.timeout(PATIENCE):
+            reader, writer = await connect(self.proxy.admin)
+            writer.write(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            self.answers += await reader.readuntil(b"data: ") + await reader.readuntil(b"\n\n")
+            writer.close()
         for line in MALFORMED:
             # aiohttp's own answer tells the sender what it has sent, and nobody else; what is logged is another matter.
             await self.send(line, to=self.proxy.admin, keep=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import socket
 import tempfile
@@ -238,11 +239,20 @@ async def test_several_listeners_each_with_its_account(fake: Fake, tmp_path: Pat
 async def test_the_demo_needs_nothing() -> None:
     demo = Process("demo", env={"INVOISYS_LISTEN": "127.0.0.1:0", "INVOISYS_ADMIN": "127.0.0.1:0"})
     try:
-        (url,) = demo.event("listening")["listeners"]
+        said = demo.event("listening")
+        (url,) = said["listeners"]
         assert (await ask(url, "GET", "/api/nfe/getbychaveSTD/1")).status == 200
+        banner = "".join(demo.lines)
+        revoke = re.search(r"curl -X POST (\S+)(/_fake/revoke)", banner)
+        assert revoke
+        assert (await ask(revoke[1], "POST", revoke[2], b"")).status == 200
+        assert (await ask(url, "GET", "/api/nfce/consultarsefazpornumeroserie")).status == 302
+        told = (await ask(said["admin"], "GET", "/status")).json()
+        assert [request.get("replayed", False) for request in told["requests"]] == [True, False]
+        assert (await ask(said["admin"], "GET", "/")).status == 200
     finally:
         assert demo.stop() == 0
-    assert any("/_fake/revoke" in line for line in demo.lines)
+    assert "in a browser:\n\n    http://127.0.0.1:" in banner
 
 
 def test_the_fake_refuses_a_bad_script(tmp_path: Path) -> None:

@@ -1,0 +1,182 @@
+"""Requests on the page: a row for each, and all that is known of one."""
+
+from __future__ import annotations
+
+import shlex
+from typing import TYPE_CHECKING, NamedTuple
+
+from proxy.admin.drawing import clock, split
+from proxy.admin.html import Html, joined, tag
+from proxy.admin.masking import shown
+from proxy.observe import PIECE
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from proxy.admin.status import Failure, Request
+    from proxy.admin.texts import Words
+    from proxy.observe import Past
+
+COLUMNS = ("time", "method", "path", "status", "duration", "outcome", "details")
+
+_REPEATED_BY_CURL = frozenset({"accept", "accept-language", "content-type"})
+
+
+class Filter(NamedTuple):
+    """Which requests are shown."""
+
+    text: str = ""
+    failed: bool = False
+
+    def lets_pass(self, request: Request) -> bool:
+        """Tell whether a request is shown."""
+        return self.text.lower() in searched(request) and (request.failed or not self.failed)
+
+
+ALL = Filter()
+
+
+def searched(request: Request) -> str:
+    """Return what the filter looks at."""
+    failure = request.failure
+    parts = [request.method, request.path, str(request.status), request.outcome or "", request.request_id]
+    if request.replayed:
+        parts.append("replayed")
+    if failure is not None:
+        parts += [failure.error, failure.detail or ""]
+    return " ".join(parts).lower()
+
+
+def when(moment: datetime | None) -> Html:
+    """Return a moment, which the script puts into the reader's own time zone."""
+    return Html() if moment is None else tag("time", clock(moment), " UTC", datetime=moment.isoformat())
+
+
+def failure_in_words(failure: Failure, words: Words) -> Html:
+    """Return what the log says of a failure, in the log's language."""
+    said = tag("span", failure.detail or failure.error, class_="detail", lang="en")
+    if not failure.next_step:
+        return said
+    step = tag("span", failure.next_step, lang="en")
+    return joined([said, tag("span", words["next-step"], ": ", step, class_="step")])
+
+
+def row(request: Request, words: Words, chosen: Filter = ALL) -> Html:
+    """Return a request as a row of the table."""
+    badges = [words[name] for name in ("replayed", "resent") if getattr(request, name)]
+    if request.failure is not None and request.failure.error == "caller-gone":
+        badges.append(words["caller-left"])
+    outcome = words[f"outcome.{request.outcome}"] if request.outcome else ""
+    took = f"{request.duration_ms:.1f} ms"
+    label = f"{words['details']}: {words['details-of'].format(request=request.request_id)}"
+    return tag(
+        "tr",
+        tag("td", when(request.at)),
+        tag("td", request.method),
+        tag("td", tag("code", request.path)),
+        tag("td", request.status or "—", class_=f"status s{request.status // 100}"),
+        tag("td", tag("span", took, class_="took"), split(request), parts_of(request, words)),
+        tag(
+            "td",
+            tag("span", outcome, class_=f"outcome {request.outcome}"),
+            *(tag("span", badge, class_="badge") for badge in badges),
+            "" if request.failure is None else failure_in_words(request.failure, words),
+        ),
+        tag(
+            "td",
+            tag("a", words["details"], href=f"/requests/{request.request_id}", aria_label=label),
+        ),
+        data_number=request.number,
+        data_text=searched(request),
+        data_failed="yes" if request.failed else "no",
+        hidden=not chosen.lets_pass(request),
+    )
+
+
+def parts_of(request: Request, words: Words) -> Html:
+    """Say what a request's time went into."""
+    parts = (("waiting", request.waiting_ms), ("login", request.login_ms), ("upstream-took", request.upstream_ms))
+    said = ", ".join(words[name].format(ms=f"{took:.1f}") for name, took in parts if took is not None)
+    return tag("span", said, class_="parts")
+
+
+def details(request: Request, past: Past, words: Words) -> Html:
+    """Return all that is known of a request."""
+    facts = {
+        "time": when(request.at),
+        "listener": request.listener,
+        "method": request.method,
+        "path": tag("code", request.path),
+        "status": request.status or "—",
+        "outcome": words[f"outcome.{request.outcome}"] if request.outcome else "",
+        "duration": joined([f"{request.duration_ms:.1f} ms ", parts_of(request, words)]),
+        "upstream-status": request.upstream_status,
+        "error": request.failure and tag("code", request.failure.error),
+        "result": request.failure and failure_in_words(request.failure, words),
+        "replayed": words["replayed"] if request.replayed else None,
+        "resent": words["resent"] if request.resent else None,
+    }
+    lines = (tag("tr", *(tag("td", tag("code", part)) for part in field)) for field in shown(past.fields))
+    head = tag("tr", tag("th", words["field"], scope="col"), tag("th", words["value"], scope="col"))
+    return joined([
+        description({words[name]: value for name, value in facts.items() if value is not None}),
+        *_inspected(past, words),
+        tag("h2", words["headers"]),
+        tag("p", words["headers.masked"]),
+        tag("div", tag("table", tag("thead", head), tag("tbody", *lines)), class_="scroll", tabindex=0, role="group",
+            aria_label=words["headers"]),
+    ])  # fmt: skip
+
+
+def description(facts: dict[str, object]) -> Html:
+    """Return names with their values."""
+    return tag("dl", *(tag("div", tag("dt", name), tag("dd", value)) for name, value in facts.items()))
+
+
+def _inspected(past: Past, words: Words) -> Sequence[Html]:
+    """Show the bodies, and the request as a line for a shell: only where bodies are inspected."""
+    seen = past.inspected
+    if seen is None:
+        return ()
+    body = words["body.not-held"] if seen.body is None else _readable(seen.body)
+    line = _as_curl(past)
+    return (
+        tag("h2", words["body"]),
+        _text(body, words["body"]),
+        _cut(seen.body or b"", words),
+        tag("h2", words["answer"]),
+        _text(_readable(seen.answer), words["answer"]),
+        _cut(seen.answer, words),
+        tag("h2", words["curl"]),
+        _text(line, words["curl"], id="curl"),
+        tag("button", words["copy"], type="button", id="copy", data_copied=words["copied"], hidden=True),
+    )
+
+
+def _text(content: str, label: str, **attributes: object) -> Html:
+    return tag("pre", content, tabindex=0, role="group", aria_label=label, **attributes)
+
+
+def _cut(piece: bytes, words: Words) -> Html:
+    return tag("p", words["cut"].format(bytes=PIECE)) if len(piece) >= PIECE else Html()
+
+
+def _readable(piece: bytes) -> str:
+    return piece.decode("utf-8", "backslashreplace")
+
+
+def _as_curl(past: Past) -> str:
+    """Write the request as it can be made again; the caller token, should there be one, stays out of it."""
+    seen, line = past.inspected, past.line
+    if seen is None:
+        return ""
+    host = next((value.decode("latin-1") for name, value in past.fields if name.lower() == b"host"), "localhost")
+    at_socket = ["--unix-socket", line.listener.removeprefix("unix:")] if line.listener.startswith("unix:") else []
+    words = ["curl", "-X", line.method, *at_socket, f"http://{host}{seen.target}"]
+    for raw_name, raw_value in past.fields:
+        if raw_name.decode("latin-1").lower() in _REPEATED_BY_CURL:
+            words += ["-H", f"{raw_name.decode('latin-1')}: {raw_value.decode('utf-8', 'replace')}"]
+    if seen.body:
+        words += ["--data-binary", _readable(seen.body)]
+    return shlex.join(words)

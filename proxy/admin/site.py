@@ -1,0 +1,103 @@
+"""The status page's routes: the page, one request, the state as JSON, the news, and the page's own files."""
+
+from __future__ import annotations
+
+import time
+from importlib import resources
+from typing import TYPE_CHECKING
+
+import msgspec
+from aiohttp import web
+
+from proxy.admin.actions import guarded
+from proxy.admin.page import details_page, page
+from proxy.admin.rows import Filter
+from proxy.admin.status import Status, gather, request
+from proxy.admin.stream import Stream
+from proxy.admin.texts import words_for
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from proxy.admin.probes import Condition
+    from proxy.admin.status import Rooms
+    from proxy.guard import Guard
+    from proxy.observe import History
+
+_FILES = {"page.css": "text/css", "page.js": "text/javascript", "icon.svg": "image/svg+xml"}
+
+_FIELDS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self';"
+        " form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    ),
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "same-origin",  # with none at all, a form's Origin would be null
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
+
+_LONGEST_FILTER = 200
+
+
+class Site:
+    """Everything that a person looks at."""
+
+    def __init__(
+        self, guard: Guard, rooms: Callable[[], Rooms], history: History, condition: Callable[[], Condition]
+    ) -> None:
+        self._guard = guard
+        self._rooms = rooms
+        self._history = history
+        self._condition = condition
+        self._started = time.time()
+        self._files = {name: resources.files("proxy.admin").joinpath("static", name).read_bytes() for name in _FILES}
+        self._stream = Stream(self._read, history.run)
+
+    def add_to(self, router: web.UrlDispatcher) -> None:
+        """Add the routes."""
+        for path, handler in (
+            ("/", self._page),
+            ("/requests/{request_id}", self._details),
+            ("/status", self._status),
+            ("/events", self._stream.answer),
+            ("/static/{name}", self._file),
+        ):
+            router.add_get(path, guarded(self._guard, handler))
+
+    def close(self) -> None:
+        """End the news."""
+        self._stream.close()
+
+    def _read(self, since: int = 0) -> Status:
+        return gather(self._rooms(), self._history, self._condition(), self._started, since=since)
+
+    async def _page(self, request: web.Request) -> web.Response:
+        chosen = Filter(request.query.get("q", "")[:_LONGEST_FILTER], "failed" in request.query)
+        return _html(page(self._read(), words_for(request.headers.get("Accept-Language", "")), chosen))
+
+    async def _details(self, asked: web.Request) -> web.Response:
+        request_id = asked.match_info["request_id"]
+        offset = time.time() - time.monotonic()
+        found = [(request(past, offset), past) for past in self._history.find(request_id)]
+        words = words_for(asked.headers.get("Accept-Language", ""))
+        if not found:
+            request_id = "—"  # what somebody else wrote is not repeated
+        return _html(details_page(found, request_id, words), 200 if found else 404)
+
+    async def _status(self, _request: web.Request) -> web.Response:
+        body = msgspec.json.encode(self._read())
+        return web.Response(body=body, content_type="application/json", headers=_FIELDS)
+
+    async def _file(self, request: web.Request) -> web.Response:
+        name = request.match_info["name"]
+        if name not in self._files:
+            raise web.HTTPNotFound
+        return web.Response(body=self._files[name], content_type=_FILES[name], charset="utf-8", headers=_FIELDS)
+
+
+def _html(text: str, status: int = 200) -> web.Response:
+    headers = _FIELDS | {"Vary": "Accept-Language"}
+    return web.Response(text=text, status=status, content_type="text/html", headers=headers)

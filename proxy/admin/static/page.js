@@ -1,0 +1,141 @@
+// Keeps the page up to date. All HTML comes from the sidecar, which has escaped it; here it is only put in its place.
+"use strict";
+
+const LAST = 200;
+const byId = (id) => document.getElementById(id);
+const main = byId("main");
+const local = new Intl.DateTimeFormat(document.documentElement.lang, {dateStyle: "short", timeStyle: "medium"});
+
+/** Puts moments into the reader's own time zone. */
+const localise = (root) => {
+  for (const each of root.querySelectorAll("time[datetime]")) each.textContent = local.format(new Date(each.dateTime));
+};
+
+const fragment = (html) => {
+  const template = document.createElement("template");
+  template.innerHTML = html;
+  localise(template.content);
+  return template.content;
+};
+
+// --- The filter -------------------------------------------------------------------------------------------------------
+
+const filter = () => {
+  const text = byId("q").value.toLowerCase(), failed = byId("failed").checked;
+  let shown = 0;
+  for (const row of byId("rows").rows) {
+    row.hidden = !row.dataset.text.includes(text) || (failed && row.dataset.failed !== "yes");
+    shown += row.hidden ? 0 : 1;
+  }
+  const said = byId("shown").dataset.text.replace("{shown}", shown).replace("{all}", byId("rows").rows.length);
+  if (byId("shown").textContent !== said) byId("shown").textContent = said;
+};
+
+// --- The news ---------------------------------------------------------------------------------------------------------
+
+const show = (news) => {
+  const rows = byId("rows");
+  if (news.run !== main.dataset.run) {
+    main.dataset.run = news.run;
+    rows.replaceChildren();
+  }
+  for (const [id, html] of Object.entries(news.sections)) {
+    const within = byId(id), kept = [...within.querySelectorAll(".scroll")].map((each) => each.scrollLeft);
+    const at = [...within.querySelectorAll(".scroll")].indexOf(document.activeElement);
+    within.replaceChildren(fragment(html));
+    within.querySelectorAll(".scroll").forEach((each, index) => { each.scrollLeft = kept[index] ?? 0; });
+    if (at >= 0) within.querySelectorAll(".scroll")[at]?.focus({preventScroll: true});
+  }
+  const known = Number(rows.rows[0]?.dataset.number ?? 0);
+  for (const html of [...news.rows].reverse()) {
+    const row = fragment(html).firstElementChild;
+    if (Number(row.dataset.number) > known) rows.prepend(row);
+  }
+  const rest = [...rows.rows].slice(LAST).filter((row) => !row.contains(document.activeElement));
+  for (const row of rest) row.remove();
+  main.dataset.last = rows.rows[0]?.dataset.number ?? 0;
+  filter();
+};
+
+const setLive = (live) => {
+  byId("live").hidden = !live;
+  byId("cut-off").hidden = live;
+};
+
+/** Listens, and listens again after a second when that ends, from the last request that is known. */
+const listen = () => {
+  const query = new URLSearchParams({run: main.dataset.run, last: main.dataset.last});
+  const events = new EventSource("/events?" + query);
+  events.onmessage = (event) => {
+    setLive(true);
+    show(JSON.parse(event.data));
+  };
+  events.onerror = () => {
+    setLive(false);
+    events.close();
+    setTimeout(listen, 1000);
+  };
+};
+
+// --- What a person does -----------------------------------------------------------------------------------------------
+
+const refresh = async (event) => {
+  event.preventDefault();
+  const said = byId("refresh-said"), button = byId("refresh");
+  if (button.getAttribute("aria-disabled") === "true") return;
+  button.setAttribute("aria-disabled", "true");
+  said.textContent = said.dataset.refreshing;
+  try {
+    const answer = await fetch("/refresh", {method: "POST"});
+    said.textContent = answer.ok ? said.dataset.refreshed : said.dataset.refreshFailed;
+  } catch {
+    said.textContent = said.dataset.refreshFailed;
+  }
+  button.removeAttribute("aria-disabled");
+};
+
+const readyToCopy = (root) => {
+  const button = root.querySelector("#copy");
+  if (!button || !navigator.clipboard) return;
+  button.hidden = false;
+  button.onclick = async () => {
+    await navigator.clipboard.writeText(root.querySelector("#curl").textContent);
+    button.textContent = button.dataset.copied;
+  };
+};
+
+/** Opens a request over the page; without this, its link leads to a page of its own. */
+const open = async (event) => {
+  const link = event.target.closest("a");
+  if (!link || event.ctrlKey || event.metaKey || event.shiftKey) return;
+  event.preventDefault();
+  const dialog = byId("dialog");
+  let page;
+  try {
+    page = new DOMParser().parseFromString(await (await fetch(link.href)).text(), "text/html");
+  } catch {
+    return setLive(false);
+  }
+  const content = page.getElementById("main");
+  const back = content.querySelector(".back"), close = document.createElement("button");
+  close.textContent = dialog.dataset.close;
+  close.onclick = () => dialog.close();
+  back.replaceWith(close);
+  localise(content);
+  dialog.replaceChildren(...content.childNodes);
+  readyToCopy(dialog);
+  dialog.showModal();
+};
+
+localise(document);
+if (byId("rows")) {
+  byId("rows").addEventListener("click", open);
+  byId("refresh-form").addEventListener("submit", refresh);
+  byId("filter").addEventListener("submit", (event) => { event.preventDefault(); filter(); });
+  byId("filter").addEventListener("input", filter);
+  byId("apply").hidden = true;
+  filter();
+  listen();
+} else {
+  readyToCopy(document);
+}

@@ -1,0 +1,239 @@
+"""The state of the sidecar as a value: what `/status` answers, and what the page is drawn from."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence  # noqa: TC003 - msgspec reads the annotations
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, NamedTuple
+
+from msgspec import Struct
+
+from proxy import __version__
+from proxy.observe import NEXT_STEPS
+
+if TYPE_CHECKING:
+    from proxy.observe import History, Past
+    from proxy.observe.history import Point
+    from proxy.tokens import Refresher
+    from proxy.tokens.story import Story
+    from proxy.upstream import Pool
+
+
+class Rooms(NamedTuple):
+    """What the state is read from; it changes when the configuration is read again."""
+
+    environment: str
+    listeners: Sequence[Listening]
+    refreshers: Mapping[tuple[str, str], Refresher]
+    """By account and API."""
+    pools: Mapping[str, Pool]
+    upstreams: Mapping[str, str]
+    """Where each API's requests go."""
+    waiting: int
+    waiting_limit: int
+
+
+class Listening(Struct, frozen=True):
+    """One listener."""
+
+    address: str
+    account: str
+    in_flight: int
+
+
+class Failure(Struct, frozen=True):
+    """What went wrong, in the words of the log."""
+
+    error: str
+    detail: str | None
+    next_step: str
+
+
+class Login(Struct, frozen=True):
+    """One login that has ended."""
+
+    at: datetime
+    reason: str
+    result: str
+    failure: Failure | None = None
+
+
+class Token(Struct, frozen=True):
+    """One account's token for one API."""
+
+    account: str
+    api: str
+    state: str
+    """`none`, `valid`, `due`, `expired` or `rejected`."""
+    login_state: str
+    generation: int
+    obtained_at: datetime | None
+    refresh_at: datetime | None
+    expires_at: datetime | None
+    retry_in_s: float
+    rejections: int
+    failure: Failure | None
+    logins: Sequence[Login]
+
+
+class Connections(Struct, frozen=True):
+    """The pool of one API."""
+
+    api: str
+    upstream: str
+    idle: int
+    busy: int
+    limit: int
+    opened: int
+    reused: int
+    closed: Mapping[str, int]
+
+
+class TrafficPoint(Struct, frozen=True):
+    """What happened within one step of the series."""
+
+    ago_s: int
+    requests_per_second: float
+    failed: int
+    p50_ms: float | None
+    p90_ms: float | None
+    p99_ms: float | None
+
+
+class Traffic(Struct, frozen=True):
+    """The last quarter of an hour, the oldest point first."""
+
+    step_s: int
+    points: Sequence[TrafficPoint]
+
+
+class Request(Struct, frozen=True, omit_defaults=True):
+    """One request that has ended; times in milliseconds."""
+
+    number: int
+    at: datetime
+    request_id: str
+    listener: str
+    method: str
+    path: str
+    status: int
+    outcome: str | None
+    duration_ms: float
+    api: str | None = None
+    waiting_ms: float | None = None
+    login_ms: float | None = None
+    upstream_ms: float | None = None
+    replayed: bool = False
+    resent: bool = False
+    upstream_status: int | None = None
+    failure: Failure | None = None
+
+    @property
+    def failed(self) -> bool:
+        """Whether the caller got something else than an answer that is one."""
+        return self.failure is not None or not self.status or self.status >= _FAILED_FROM
+
+
+class Status(Struct, frozen=True):
+    """Everything, at one moment."""
+
+    version: str
+    environment: str
+    run: str
+    """Another one after each start."""
+    now: datetime
+    started_at: datetime
+    readiness: str
+    reasons: Sequence[str]
+    listeners: Sequence[Listening]
+    tokens: Sequence[Token]
+    connections: Sequence[Connections]
+    waiting: int
+    waiting_limit: int
+    traffic: Traffic
+    requests: Sequence[Request]
+    """The newest first."""
+
+
+_FAILED_FROM = 400
+
+
+def gather(
+    rooms: Rooms, history: History, condition: tuple[str, Sequence[str]], started: float, *, since: int = 0
+) -> Status:
+    """Read the present state, with the requests after the one of that number; `started` is on the wall clock."""
+    now, clock = time.time(), time.monotonic()
+    series = history.series(clock)
+    step = series[0].ago - series[1].ago
+    readiness, reasons = condition
+    return Status(
+        version=__version__,
+        environment=rooms.environment,
+        run=history.run,
+        now=_utc(now),
+        started_at=_utc(started),
+        readiness=str(readiness),
+        reasons=reasons,
+        listeners=rooms.listeners,
+        tokens=[_token(*at, refresher.story()) for at, refresher in rooms.refreshers.items()],
+        connections=[Connections(api, rooms.upstreams[api], *pool.reading()) for api, pool in rooms.pools.items()],
+        waiting=rooms.waiting,
+        waiting_limit=rooms.waiting_limit,
+        traffic=Traffic(step, [_traffic(point, step if point.ago else max(clock % step, 1.0)) for point in series]),
+        requests=[request(past, now - clock) for past in history.since(since)],
+    )
+
+
+def request(past: Past, offset: float) -> Request:
+    """Tell of one request; `offset` leads from the monotonic to the wall clock."""
+    line = past.line
+    return Request(
+        number=past.number,
+        at=_utc(past.at + offset),
+        request_id=line.request_id,
+        listener=line.listener,
+        method=line.method,
+        path=line.path,
+        status=line.status,
+        outcome=line.outcome,
+        duration_ms=line.duration_ms,
+        api=line.api,
+        waiting_ms=line.waiting_ms,
+        login_ms=line.login_ms,
+        upstream_ms=line.upstream_ms,
+        replayed=line.replayed,
+        resent=line.resent,
+        upstream_status=line.upstream_status,
+        failure=None if line.error is None else Failure(line.error, line.detail, NEXT_STEPS.get(line.error, "")),
+    )
+
+
+def _traffic(point: Point, seconds: float) -> TrafficPoint:
+    """Tell of one step, of which so many seconds have passed."""
+    return TrafficPoint(point.ago, round(point.requests / seconds, 3), point.failed, point.p50, point.p90, point.p99)
+
+
+def _token(account: str, api: str, story: Story) -> Token:
+    token, failure = story.token, story.failure
+    return Token(
+        account=account,
+        api=api,
+        state=story.token_state.name.lower(),
+        login_state=story.login_state.value,
+        generation=0 if token is None else token.generation,
+        obtained_at=None if token is None else _utc(token.obtained_at.wall),
+        refresh_at=None if token is None else _utc(token.refresh_at.wall),
+        expires_at=None if token is None else _utc(token.expires_at.wall),
+        retry_in_s=story.retry_in,
+        rejections=story.rejections,
+        failure=None if failure is None else Failure(failure.name, failure.detail, NEXT_STEPS.get(failure.name, "")),
+        logins=[
+            Login(_utc(at), reason, result, Failure(result, detail, NEXT_STEPS.get(result, "")) if detail else None)
+            for at, reason, result, detail in story.logins
+        ],
+    )
+
+
+def _utc(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
