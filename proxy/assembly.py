@@ -168,7 +168,7 @@ class Assembly:
         return Rooms(
             config.environment,
             [
-                Listening(str(at.bind), at.account or first, listener.forward.in_flight)
+                Listening(str(at.bind), at.account or first, listener.forward.traffic.number)
                 for at, listener in zip(config.listeners, self.listeners, strict=True)
             ],
             self.refreshers,

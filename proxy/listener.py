@@ -315,7 +315,7 @@ class Listener:
             async with asyncio.timeout(timeout):
                 while self._connections.connections and loop.time() < began + _LINGER:  # noqa: ASYNC110 - the same
                     await asyncio.sleep(_LOOK_EVERY)
-                await self.forward.emptied()
+                await self.forward.traffic.emptied()
                 while any(map(_unsent, self._connections.connections)):  # noqa: ASYNC110 - no event tells
                     await asyncio.sleep(_LOOK_EVERY)
 

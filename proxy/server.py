@@ -135,10 +135,10 @@ class Sidecar:
             listener.forward.draining = True
         await asyncio.gather(*(listener.finish(self._config.drain.timeout) for listener in listeners))
         for listener in listeners:
-            listener.forward.cut()
+            listener.forward.traffic.give_up()
         await asyncio.gather(*(listener.finish(_LAST_WORDS) for listener in listeners))
         await asyncio.gather(*(listener.end() for listener in listeners))
-        await asyncio.gather(*(listener.forward.emptied() for listener in rooms.listeners))
+        await asyncio.gather(*(listener.forward.traffic.emptied() for listener in rooms.listeners))
         await asyncio.gather(*(refresher.settled() for refresher in rooms.refreshers.values()))
         self._stop_unused(rooms)
         del self._left[rooms]

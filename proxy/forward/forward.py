@@ -8,7 +8,7 @@ import time
 from copy import copy
 from itertools import count
 from secrets import token_hex
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from aiohttp import HttpVersion11
 
@@ -31,6 +31,7 @@ from proxy.forward.answer import Answer
 from proxy.forward.call import Call, waited
 from proxy.forward.problem import STAND_IN_TOKEN
 from proxy.forward.target import is_token_path, masked, restored
+from proxy.forward.traffic import Traffic
 from proxy.guard import check_message, is_preflight
 from proxy.observe import Inspected, RequestLine
 
@@ -78,12 +79,8 @@ class Forward:
         self._history = access_log.history
         self._stand_in = stand_in
         self._ids = (f"{run}-{number:x}" for run in (token_hex(4),) for number in count(1))
-        self._in_flight = 0
-        self._emptied: asyncio.Event | None = None
+        self.traffic = Traffic(meter)
         self._witnesses: set[asyncio.Task[None]] = set()
-        self._tasks: set[asyncio.Task[object]] = set()
-        """Those in which requests are on their way."""
-        self._cut: set[asyncio.Task[object]] = set()
         self.closing = False
         """Every answer is the last on its connection."""
         self.draining = False
@@ -104,25 +101,21 @@ class Forward:
             peer_uid=peer_uid,
             outcome=Outcome.NOT_SENT,
         )
-        self._begin()
-        task = cast("asyncio.Task[object]", asyncio.current_task())
-        self._tasks.add(task)
+        self.traffic.enter()
         try:
             await self._forward(request, target, answer, line)
         except ProxyError as error:
             self._refuse(request, answer, line, error)
         except (asyncio.CancelledError, ConnectionError) as error:
-            if task not in self._cut or isinstance(error, ConnectionError):
+            if isinstance(error, ConnectionError) or not self.traffic.was_given_up():
                 line.error = "caller-gone"
                 raise
-            task.uncancel()
-            self._refuse(request, answer, line, _cut_short(line))
+            self._refuse(request, answer, line, _given_up(line))
         except Exception:
             log.exception("a request met a defect of the sidecar", extra={"event": "defect"})
             self._refuse(request, answer, line, InternalError("a defect of the sidecar; its log tells more"))
         finally:
-            self._tasks.discard(task)
-            self._cut.discard(task)
+            self.traffic.leave()
             line.status = answer.status
             line.bytes_sent = answer.sent
             self._end(line, started)
@@ -206,7 +199,7 @@ class Forward:
         exchange = call.take_write_under_way()
         if exchange is None:
             return
-        self._begin()
+        self.traffic.begin()
         witness = asyncio.create_task(self._witness(exchange, copy(call.line)))
         self._witnesses.add(witness)
         witness.add_done_callback(self._witnesses.discard)
@@ -227,35 +220,10 @@ class Forward:
             self.meter.heard(line)
             self._history.heard(line)
 
-    def _begin(self) -> None:
-        self._in_flight += 1
-        self.meter.in_flight += 1
-
     def _end(self, line: RequestLine, started: float) -> None:
         line.duration_ms = round((time.perf_counter() - started) * 1000, 3)
         self._access_log.write(line)
-        self._in_flight -= 1
-        self.meter.in_flight -= 1
-        if self._emptied is not None and not self._in_flight:
-            self._emptied.set()
-
-    @property
-    def in_flight(self) -> int:
-        """How many requests are under way."""
-        return self._in_flight
-
-    async def emptied(self) -> None:
-        """Return when no request is in flight."""
-        if self._in_flight:
-            if self._emptied is None or self._emptied.is_set():
-                self._emptied = asyncio.Event()
-            await self._emptied.wait()
-
-    def cut(self) -> None:
-        """Tell whoever waits what is known of their request; one that may make a document is heard out."""
-        self._cut |= self._tasks
-        for task in self._tasks:
-            task.cancel()
+        self.traffic.end()
 
     def _answer_login(self, answer: Answer) -> None:
         if not self._stand_in:
@@ -281,7 +249,7 @@ class Forward:
         answer.refuse(error, line.request_id)
 
 
-def _cut_short(line: RequestLine) -> ProxyError:
+def _given_up(line: RequestLine) -> ProxyError:
     """Say what is known of a request that the sidecar gives up."""
     if line.outcome is Outcome.UNKNOWN:
         return ConnectionLost("the sidecar gave the request up before the answer was whole")

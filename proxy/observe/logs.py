@@ -37,6 +37,9 @@ _READING = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 _MENDS = {"login": "login-failed", "store-back": "store-degraded"}
 """Events with which a failure of the other kind, of the same account and API, is over."""
 
+_COUNTED = frozenset({"cut-short"})
+"""Events that tell of many at once already."""
+
 _NUMBERS = re.compile(r"0x[0-9a-f]+|[0-9]+")
 
 
@@ -206,7 +209,7 @@ class _Handler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         event, of = getattr(record, "event", record.name), _of(record)
-        if record.levelno >= logging.WARNING:
+        if record.levelno >= logging.WARNING and event not in _COUNTED:
             self.alike.tell((event, of, _kind(record)), record)
             return
         if event in _MENDS:
