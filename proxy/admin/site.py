@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from importlib import resources
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from proxy.guard import Guard
     from proxy.observe import History
 
+_STATIC = Path(__file__).with_name("static")
 _FILES = {"page.css": "text/css", "page.js": "text/javascript", "icon.svg": "image/svg+xml"}
 
 _FIELDS = {
@@ -53,7 +54,7 @@ class Site:
         self._history = history
         self._condition = condition
         self._started = time.time()
-        self._files = {name: resources.files("proxy.admin").joinpath("static", name).read_bytes() for name in _FILES}
+        self._files = {name: (_STATIC / name).read_bytes() for name in _FILES}
         self._stream = Stream(self._read, history.run)
 
     def add_to(self, router: web.UrlDispatcher) -> None:
