@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pytest
 import yaml
 
 from proxy.config import load
@@ -39,9 +40,20 @@ SECRETS = {
 """The Secrets that a user creates beforehand."""
 
 
+PATIENT = 600.0
+"""Seconds after which a program that may fetch or build something has failed."""
+
+
+def require(*programs: str) -> None:
+    """Leave a test out, by name, where it cannot be run; in CI, where nothing is left out, fail."""
+    missing = [each for each in programs if shutil.which(each) is None] + ["root"] * (os.geteuid() != 0)
+    if missing:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"left out: {missing} missing")
+
+
 def run(*command: str | Path, cwd: Path = ROOT, text: str = "") -> str:
     """Run a program to its good end and return what it wrote."""
-    done = subprocess.run(command, cwd=cwd, input=text, capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run(command, cwd=cwd, input=text, capture_output=True, text=True, check=False, timeout=PATIENT)
     assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
     return done.stdout
 

@@ -1,0 +1,43 @@
+"""A small Debian, for those tests that build the image from it or borrow a program from it."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.deploy.manifests import require, run
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+RELEASE = "trixie"
+TRUSTED = Path("/etc/ssl/certs/ca-certificates.crt")
+
+
+@pytest.fixture(scope="session")
+def debian(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The root folder of a Debian with Python and pip, which trusts whom this machine trusts."""
+    require("debootstrap", "buildah")
+    root = tmp_path_factory.mktemp("debian") / "root"
+    packages = "--include=python3,python3-venv,python3-pip,ca-certificates"
+    run("debootstrap", "--variant=minbase", packages, RELEASE, root, "http://deb.debian.org/debian")
+    (root / "usr/bin/python").symlink_to("python3")
+    for mine in (TRUSTED, Path("/etc/resolv.conf")):
+        shutil.copyfile(mine, root / mine.relative_to("/"))
+    yield root
+    shutil.rmtree(root)
+
+
+@pytest.fixture(scope="session")
+def compose(debian: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The Compose client, which needs no engine to judge a file."""
+    run("chroot", debian, "sh", "-c", "apt-get update -qq && cd /tmp && apt-get download -qq docker-compose")
+    (package,) = debian.glob("tmp/docker-compose_*.deb")
+    folder = tmp_path_factory.mktemp("compose")
+    run("dpkg-deb", "-x", package, folder)
+    package.unlink()
+    (client,) = folder.glob("usr/libexec/docker/cli-plugins/docker-compose")
+    return client

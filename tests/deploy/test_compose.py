@@ -1,0 +1,194 @@
+"""The Compose files: understood by Compose, hardened, and true to what the program does."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jsonschema
+import pytest
+import yaml
+
+from proxy.config import load
+from proxy.config.environment import CONFIG, VARIABLES
+from proxy.fake import PASSWORD, USERNAME
+from tests.deploy.manifests import SECRETS, checked
+from tests.support.processes import ROOT
+
+if TYPE_CHECKING:
+    from proxy.config import Config
+
+COMPOSE = ROOT / "deploy" / "compose"
+FILES = {path.stem: path for path in sorted(COMPOSE.glob("*.yaml")) if not path.name.endswith(".config.yaml")}
+IMAGE = "invoisys-proxy:local"
+OURS = "invoisys-proxy"
+
+GIVEN = {
+    "ERP_IMAGE": "your-erp:1.0",
+    "INVOISYS_USERNAME": SECRETS["invoisys"]["username"],
+    "INVOISYS_PASSWORD_FILE": "/path/to/password",
+    "CALLER_TOKEN_FILE": "/path/to/caller_token",
+}
+"""What a user sets, by the README of the folder."""
+
+FILES_OF_SECRETS = {
+    "invoisys_password": SECRETS["invoisys"]["password"],
+    "caller_token": SECRETS["invoisys-caller-token"]["token"],
+}
+
+everywhere = pytest.mark.parametrize("name", FILES)
+
+
+def read(name: str) -> dict[str, Any]:
+    """Read a file as Compose does, with what the user sets in its place."""
+    return dict(yaml.safe_load(re.sub(r"\$\{(\w+)(?::([-?])([^}]*))?\}", _value, FILES[name].read_text())))
+
+
+def _value(found: re.Match[str]) -> str:
+    variable, kind, default = found.groups()
+    assert variable in GIVEN or kind == "-", f"{variable} is set by nobody"
+    return GIVEN.get(variable, default)
+
+
+def configured(name: str, folder: Path) -> Config:
+    """Lay out what the sidecar finds in its container, have `check` judge it, and return the configuration."""
+    parts = read(name)
+    service = parts["services"][OURS]
+    env = dict(service["environment"])
+    mounted = {f"/run/secrets/{secret}": FILES_OF_SECRETS[secret] for secret in service.get("secrets", [])}
+    for each in service.get("configs", []):
+        mounted[each["target"]] = (COMPOSE / parts["configs"][each["source"]]["file"]).read_text()
+    for path, text in mounted.items():
+        file = folder / path.lstrip("/")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text.replace(" /run/secrets/", f" {folder}/run/secrets/"))
+    inside = {name: f"{folder}{value}" if value in mounted else value for name, value in env.items()}
+    checked(inside)
+    return load(None, inside)
+
+
+@everywhere
+def test_every_container_of_ours_is_hardened(name: str) -> None:
+    ours = [service for service in read(name)["services"].values() if service["image"] == IMAGE]
+    assert ours
+    for service in ours:
+        assert service["read_only"] is True
+        assert service["cap_drop"] == ["ALL"]
+        assert service["security_opt"] == ["no-new-privileges:true"]
+        assert not {"privileged", "user", "cap_add"} & set(service)  # the image has a user of its own
+        assert (COMPOSE / service["build"] / "Dockerfile").exists()
+
+
+@everywhere
+def test_the_configuration_is_one_the_program_takes(name: str, tmp_path: Path) -> None:
+    assert configured(name, tmp_path).environment == "sandbox"
+
+
+@everywhere
+def test_the_variables_are_known_to_the_program(name: str) -> None:
+    assert set(read(name)["services"][OURS]["environment"]) <= {CONFIG, *VARIABLES}
+
+
+@everywhere
+def test_what_is_mounted_and_joined_is_there(name: str) -> None:
+    parts = read(name)
+    for service in parts["services"].values():
+        assert set(service.get("secrets", [])) <= set(parts.get("secrets", {}))
+        assert {each["source"] for each in service.get("configs", [])} <= set(parts.get("configs", {}))
+        assert set(service.get("networks", [])) <= {*parts.get("networks", {}), "default"}
+        for each in service.get("depends_on", {}):
+            assert each in parts["services"]
+
+
+@everywhere
+def test_it_is_killed_only_after_the_drain(name: str, tmp_path: Path) -> None:
+    drain = configured(name, tmp_path).drain
+    patience = read(name)["services"][OURS]["stop_grace_period"]
+    assert int(patience.removesuffix("s")) > drain.delay + drain.timeout
+
+
+@everywhere
+def test_the_erp_waits_for_a_token(name: str) -> None:
+    erp = read(name)["services"].get("erp")
+    assert (erp is None) == (name == "demo")
+    if erp:
+        assert erp["depends_on"] == {OURS: {"condition": "service_healthy"}}
+
+
+def test_beside_the_erp_nobody_else_can_call(tmp_path: Path) -> None:
+    services = read("compose")["services"]
+    assert [each["network_mode"] for each in (services[OURS], services["erp"])] == ["service:network"] * 2
+    (listener,) = configured("compose", tmp_path).listeners
+    assert listener.bind.is_loopback
+    assert not any("ports" in each for each in services.values())
+
+
+def test_as_a_service_it_is_called_by_its_name_and_with_a_token(tmp_path: Path) -> None:
+    parts = read("service")
+    (listener,) = configured("service", tmp_path).listeners
+    assert OURS in [str(each) for each in listener.hosts]
+    assert listener.caller_token_file is not None
+    assert not listener.expose
+    erp = parts["services"]["erp"]
+    assert erp["environment"] == {"INVOISYS_URL": f"http://{OURS}:{listener.bind.port}"}
+    assert erp["secrets"] == ["caller_token"]  # and not the password
+    # They meet on one network only, which has no way out.
+    shared = set(erp["networks"]) & set(parts["services"][OURS]["networks"])
+    assert [parts["networks"][each] for each in shared] == [{"internal": True}]
+    assert not any("ports" in each for each in parts["services"].values())
+
+
+def test_the_demo_is_published_on_loopback_and_logs_in_at_the_fake(tmp_path: Path) -> None:
+    services = read("demo")["services"]
+    config = configured("demo", tmp_path)
+    fake = services["fake"]["command"][-1].rpartition(":")[2]
+    ports = {str(config.listeners[0].bind.port), fake}
+    assert set(services["fake"]["ports"]) == {f"127.0.0.1:{port}:{port}" for port in ports}
+    assert services[OURS]["network_mode"] == "service:fake"
+    assert (services[OURS]["environment"]["INVOISYS_USERNAME"], services[OURS]["environment"]["INVOISYS_PASSWORD"]) == (
+        USERNAME,
+        PASSWORD,
+    )
+    for api in config.apis.values():
+        assert str(api.url) == f"http://127.0.0.1:{fake}"
+        assert str(api.token_url).startswith(f"{api.url}/")
+
+
+def test_the_readme_sets_every_variable() -> None:
+    asked = {found for path in FILES.values() for found in re.findall(r"\$\{(\w+):\?", path.read_text())}
+    assert asked == set(GIVEN)
+    page = (COMPOSE / "README.md").read_text()
+    assert all(f"{variable}=" in page for variable in asked)
+    assert all(f"({path.name})" in page for path in COMPOSE.glob("*.yaml"))
+
+
+# --- By those who judge Compose files ------------------------------------------------------------------------------
+
+
+@pytest.mark.deploy
+@everywhere
+def test_the_schema_of_compose_takes_it(name: str) -> None:
+    schemas = resources.files("check_jsonschema") / "builtin_schemas" / "vendor"
+    schema = json.loads((schemas / "compose-spec.json").read_text())
+    jsonschema.validate(read(name), schema)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(read(name) | {"service": {}}, schema)
+
+
+@pytest.mark.deploy
+@everywhere
+def test_compose_itself_takes_it(name: str, compose: Path) -> None:
+    given = {key: value for key, value in os.environ.items() if not key.startswith("INVOISYS_")} | GIVEN
+    command = [compose, "-f", FILES[name], "config", "--format", "json"]
+    done = subprocess.run(command, env=given, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert set(json.loads(done.stdout)["services"]) == set(read(name)["services"])
+    if name != "demo":
+        without = {key: value for key, value in given.items() if key != "INVOISYS_USERNAME"}
+        refused = subprocess.run(command, env=without, capture_output=True, text=True, check=False, timeout=60)
+        assert "the Invoisys user" in refused.stderr

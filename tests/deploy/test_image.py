@@ -1,0 +1,193 @@
+"""The image: what goes into it, and that it starts. Its base is a Debian of ours, not the official one."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from proxy import __version__
+from proxy.fake import PASSWORD, USERNAME
+from tests.deploy.manifests import run
+from tests.support.processes import ROOT, Fake
+from tests.support.wire import PATIENCE, ask
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+DOCKERFILE = (ROOT / "Dockerfile").read_text()
+USER = 65532
+
+
+def locked(name: str) -> dict[str, str]:
+    """Return the version of each package, and what goes with it, by a lock file."""
+    text = (ROOT / name).read_text()
+    return dict(re.findall(r"^([a-z0-9-]+)==(\S+)", text, re.MULTILINE))
+
+
+def test_the_image_has_what_the_program_has_and_redis() -> None:
+    in_the_image = locked("requirements-image.lock")
+    assert locked("requirements.lock").items() <= in_the_image.items()
+    assert {"redis", "cryptography"} <= set(in_the_image)
+    tested = locked("requirements-dev.lock")
+    assert {name: tested[name] for name in ("redis", "cryptography")}.items() <= in_the_image.items()
+
+
+def test_what_is_copied_is_let_into_the_build() -> None:
+    copied = set(re.findall(r"^COPY (?!--from)(\S+)", DOCKERFILE, re.MULTILINE))
+    ignored, *let_in = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line[:1] in "*!"]
+    assert ignored == "*"
+    assert {line.removeprefix("!") for line in let_in if line.startswith("!")} == copied
+    assert all((ROOT / each).exists() for each in copied)
+
+
+def test_both_stages_have_one_base_pinned_by_version() -> None:
+    assert re.findall(r"^FROM (\S+)", DOCKERFILE, re.MULTILINE) == ["python:${PYTHON}"] * 2
+    assert re.search(r"^ARG PYTHON=3\.14-slim-trixie$", DOCKERFILE, re.MULTILINE)
+
+
+@pytest.mark.deploy
+@pytest.mark.needs("hadolint")
+def test_hadolint_finds_no_fault_in_the_dockerfile() -> None:
+    assert run("hadolint", "--failure-threshold", "style", ROOT / "Dockerfile") == ""
+
+
+# --- Built and started ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Builder:
+    """buildah, with a store of its own."""
+
+    store: Path
+
+    def __call__(self, *arguments: str | Path) -> str:
+        return run(*self.command(*arguments)).strip()
+
+    def command(self, *arguments: str | Path) -> tuple[str | Path, ...]:
+        folders = ("--root", self.store / "root", "--runroot", self.store / "run")
+        return ("buildah", *folders, "--storage-driver", "vfs", *arguments)
+
+
+@dataclass(frozen=True)
+class Container:
+    """A container of the image, not running yet, and what the image says of itself."""
+
+    builder: Builder
+    name: str
+    image: dict[str, Any]
+
+    def command(self, *arguments: str, env: dict[str, str] | None = None) -> tuple[str | Path, ...]:
+        variables = [part for name, value in (env or {}).items() for part in ("--env", f"{name}={value}")]
+        return self.builder.command("run", "--isolation", "chroot", *variables, self.name, "--", *arguments)
+
+
+@pytest.fixture(scope="module")
+def container(debian: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Container]:
+    builder = Builder(tmp_path_factory.mktemp("store"))
+    (base,) = re.findall(r"^ARG PYTHON=(\S+)", DOCKERFILE, re.MULTILINE)
+    try:
+        scratch = builder("from", "scratch")
+        builder("add", "--quiet", scratch, debian, "/")
+        builder("commit", "--quiet", "--rm", scratch, f"docker.io/library/python:{base}")
+        version = ("--build-arg", f"VERSION={__version__}", "--build-arg", "REVISION=0123abc")
+        tag = ("--tag", "invoisys-proxy:tried")
+        # Docker's format, as the other has no HEALTHCHECK.
+        builder("bud", "--isolation", "chroot", "--pull=never", "--quiet", "--format", "docker", *version, *tag, ROOT)
+        told = json.loads(builder("inspect", "--type", "image", "invoisys-proxy:tried"))
+        name = builder("from", "--pull=never", "invoisys-proxy:tried")
+        yield Container(builder, name, told["Docker"]["config"])
+    finally:
+        builder("rm", "--all")
+        builder("rmi", "--all", "--force")
+
+
+@pytest.mark.deploy
+def test_the_image_says_how_it_is_run(container: Container) -> None:
+    image = container.image
+    program = ["/app/bin/python", "-m", "proxy"]
+    assert (image["Entrypoint"], image["Cmd"]) == (program, ["run"])
+    assert image["Healthcheck"]["Test"] == ["CMD", *program, "health"]  # without a shell
+    assert (image["User"], image["StopSignal"]) == (f"{USER}:{USER}", "SIGTERM")
+    labels = {name.rpartition(".")[2]: value for name, value in image["Labels"].items() if "opencontainers" in name}
+    assert labels["title"] == "invoisys-proxy"
+    assert labels["licenses"] == "Apache-2.0"
+    assert (labels["version"], labels["revision"]) == (__version__, "0123abc")
+
+
+@pytest.mark.deploy
+def test_the_image_holds_the_program_and_no_tool_to_install_another(container: Container) -> None:
+    root = Path(container.builder("mount", container.name))
+    app = root / "app"
+    assert sorted(each.name for each in (app / "src").iterdir()) == ["proxy"]
+    packages = {each.name for each in app.glob("lib/python*/site-packages/*")}
+    assert {"redis", "cryptography", "uvloop"} <= packages
+    assert not {"pip", "setuptools", "pytest"} & packages
+    # All is compiled, and nothing is the user's to change.
+    assert {each.stem for each in (app / "src").rglob("*.py")} == {
+        each.name.partition(".")[0] for each in (app / "src").rglob("*.pyc")
+    }
+    assert [each for each in app.rglob("*") if each.lstat().st_uid == USER] == []
+    container.builder("umount", container.name)
+
+
+@pytest.mark.deploy
+async def test_the_sidecar_in_the_image_starts_serves_and_stops(container: Container, fake: Fake) -> None:
+    env = {
+        "INVOISYS_USERNAME": USERNAME,
+        "INVOISYS_PASSWORD": PASSWORD,
+        "INVOISYS_LISTEN": "127.0.0.1:0",
+        "INVOISYS_ADMIN": "127.0.0.1:0",
+        "INVOISYS_API_2_0_URL": fake.url,
+        "INVOISYS_API_2_0_TOKEN_URL": f"{fake.url}/api/token",
+    }
+    image = container.image
+    command = container.command(*image["Entrypoint"], *image["Cmd"], env=env)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            told = {}
+            for line in process.stdout:
+                told[json.loads(line)["event"]] = json.loads(line)
+                if {"listening", "login"} <= set(told):
+                    break
+            sidecar = program_below(process.pid)
+            assert os.stat(f"/proc/{sidecar}").st_uid == USER
+            assert capabilities(sidecar) == 0
+            document = b'{"cnpj":"12345678000195","modelo":"55","serie":"1","numero":"1"}'
+            reply = await ask(told["listening"]["listeners"][0], "POST", "/api/nfe/envio", document)
+            assert (reply.status, reply.json()["dadosDoDocumento"]["codigoStatusSEFAZ"]) == (200, 100)
+            address = {"INVOISYS_ADMIN": told["listening"]["admin"].removeprefix("http://")}
+            health = container.command(*image["Healthcheck"]["Test"][1:], env=env | address)
+            assert run(*health).strip() == "ready"
+            os.kill(sidecar, signal.SIGTERM)
+            process.stdout.read()
+            assert process.wait(PATIENCE) == 0
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+    root = Path(container.builder("mount", container.name))
+    folders = [root / each for each in ("app", "etc", "home", "run", "tmp", "var")]
+    assert [each for folder in folders for each in folder.rglob("*") if each.lstat().st_uid == USER] == []
+    container.builder("umount", container.name)
+
+
+def program_below(pid: int) -> int:
+    """Find the sidecar among the processes that buildah started: the last in the row."""
+    while children := Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        pid = int(children[0])
+    assert "proxy" in Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+    return pid
+
+
+def capabilities(pid: int) -> int:
+    (effective,) = re.findall(r"^CapEff:\s*([0-9a-f]+)$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    return int(effective, 16)
