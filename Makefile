@@ -25,8 +25,9 @@ test: lint $(VENV)/dev ## Check everything: style, types, layers, tests, coverag
 	$(BIN)/python -m pytest -n auto --dist worksteal --cov --cov-report=term $(ARGS)
 
 .PHONY: deploy-test
-deploy-test: $(VENV)/deploy ## Try the image and the files in deploy/; wants root, npm, debootstrap and buildah.
-	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pytest -m deploy tests/deploy $(ARGS)
+deploy-test: $(VENV)/deploy ## Try the image and the files in deploy/; wants root (AS_ROOT=sudo), npm, debootstrap, buildah.
+	$(AS_ROOT) env PATH="$(abspath $(BIN)):$$PATH" CI="$$CI" PYTHONDONTWRITEBYTECODE=1 \
+		$(BIN)/python -m pytest -p no:cacheprovider -m deploy tests/deploy $(ARGS)
 
 .PHONY: lint
 lint: $(VENV)/dev ## Check style, types and layers.
