@@ -18,11 +18,12 @@ if TYPE_CHECKING:
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 GROUPS = PROJECT["dependency-groups"]
-RUN, DEV, AUDIT = (ROOT / f"requirements{suffix}.lock" for suffix in ("", "-dev", "-audit"))
-TOOLS = ("fuzz", "audit", "bench", "mutants")
+RUN, IMAGE, DEV, AUDIT = (ROOT / f"requirements{suffix}.lock" for suffix in ("", "-image", "-dev", "-audit"))
+TOOLS = ("fuzz", "audit", "bench", "deploy", "mutants")
 """Groups with an environment of their own."""
 WANTED: dict[Path, list[str]] = {
     RUN: PROJECT["project"]["dependencies"],
+    IMAGE: PROJECT["project"]["dependencies"] + PROJECT["project"]["optional-dependencies"]["redis"],
     DEV: PROJECT["project"]["dependencies"]
     + GROUPS["dev"]
     + [each for extra in PROJECT["project"]["optional-dependencies"].values() for each in extra],
