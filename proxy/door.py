@@ -39,9 +39,18 @@ _LONGEST_FAREWELL = 1.0
 _MOST_FAREWELLS = 64  # `descriptors` counts with them
 """Callers who are turned away with a word at a time; the others' connections are just closed."""
 
+_LONGEST_HANDSHAKE = 0.1
+"""Seconds that a caller who has begun to knock may take to come in; those are near."""
+
 _SO_ATTACH_FILTER = 26
-_BPF_RET = 6
-"""Of a classic BPF program: end, and keep so many bytes of the packet."""
+_DROP_KNOCKS = (
+    (0x30, 0, 0, 13),  # load the byte with the flags of the TCP header
+    (0x54, 0, 0, 0x12),  # of them, keep SYN and ACK
+    (0x15, 0, 1, 0x02),  # where SYN stands alone, go on; else leave out the next
+    (0x06, 0, 0, 0),  # keep nothing of the packet
+    (0x06, 0, 0, 0xFFFFFFFF),  # keep all of it
+)
+"""A classic BPF program, as (code, jump if true, jump if false, operand); socket(7), linux/filter.h."""
 
 _REPORT_EVERY = 1.0
 """Seconds between two lines of log on callers who were cut short: a flood of them must not become one of lines."""
@@ -145,14 +154,17 @@ def _leave_file(listen: Callable[..., object]) -> dict[str, bool]:
 
 
 async def _let_in_the_last(listening: int) -> None:
-    """Have the kernel drop what knocks at a TCP socket from now on, so that it knocks again, and finds it closed.
+    """Have the kernel drop who knocks at a TCP socket from now on, so that they knock again, and find it closed.
 
-    That is a filter that keeps no byte of a packet (socket(7)); a Unix socket has none, and its file is gone.
+    Who has knocked already may believe to be inside before the kernel here knows: they are waited for. A Unix socket
+    has no such moment, and its file is gone.
     """
-    drop_all = ctypes.create_string_buffer(struct.pack("HBBI", _BPF_RET, 0, 0, 0))
-    program = struct.pack("@HP", 1, ctypes.addressof(drop_all))
     with contextlib.suppress(OSError), socket.socket(fileno=os.dup(listening)) as own:
-        own.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
+        if own.family != socket.AF_UNIX:
+            code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *each) for each in _DROP_KNOCKS))
+            program = struct.pack("@HP", len(_DROP_KNOCKS), ctypes.addressof(code))
+            own.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
+            await asyncio.sleep(_LONGEST_HANDSHAKE)
     door = select.poll()
     door.register(listening, select.POLLIN)
     for _ in range(_BACKLOG):  # who comes later was not at the door: an abstract socket can be knocked at without end

@@ -7,7 +7,11 @@ import contextlib
 import logging
 import os
 import socket
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
+
+import pytest
 
 from proxy import door as module
 from proxy.config import Bind, Socket
@@ -17,8 +21,6 @@ from tests.support.wire import PATIENCE, connect, read_reply
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
-
-    import pytest
 
 ASK = b"GET / HTTP/1.1\r\n\r\n"
 
@@ -184,6 +186,17 @@ async def test_it_is_shut_although_somebody_always_stands_at_it(monkeypatch: pyt
         caller.connect(listening.getsockname())
         async with asyncio.timeout(PATIENCE):
             await module._let_in_the_last(listening.fileno())
+
+
+@pytest.mark.needs("unshare", "ip")
+def test_a_caller_who_has_begun_to_knock_is_let_in() -> None:
+    """A handshake can be half done when the door is shut: the caller believes to be inside, and asks."""
+    namespace = ["unshare", "--net"] if os.geteuid() == 0 else ["unshare", "--map-root-user", "--net"]
+    if not os.environ.get("CI") and subprocess.run([*namespace, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("left out: no network namespace is allowed here")
+    caller = [*namespace, sys.executable, "-m", "tests.support.half_open"]
+    said = subprocess.run(caller, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    assert said.stderr == "answered\n"
 
 
 def test_the_event_loop_leaves_the_file_of_a_socket() -> None:
