@@ -240,7 +240,7 @@ class Replica:
             if now.monotonic > failures.latest:
                 waits.add(("a retry", failures.in_a_row))
             if failures.refused not in (None, world.credentials) and not world.unreadable:
-                waits.add(("a login with other credentials", world.credentials))
+                waits.add(("a login with other credentials", world.rotations))
         if failures is None and held is not None and needed:
             waits.add(("a refresh", held))
         if (
@@ -414,6 +414,7 @@ class World:
         self.metrics = Metrics()
         self.waiting = WaitingRoom(PLACES)
         self.credentials = Credentials("user", Secret(SECRETS[0]))
+        self.rotations = 0
         self.unreadable = False
         self.wrong: set[str] = set()
         self.luck = 0.0
@@ -643,7 +644,8 @@ class RefresherMachine(RuleBasedStateMachine):
 
     @rule(secret=st.sampled_from(SECRETS))
     def the_secret_rotates(self, secret: str) -> None:
-        self.world.credentials = Credentials("user", Secret(secret))
+        before, self.world.credentials = self.world.credentials, Credentials("user", Secret(secret))
+        self.world.rotations += self.world.credentials != before
 
     @rule(wrong=st.sets(st.sampled_from(SECRETS), max_size=2))
     def the_server_knows_other_secrets(self, wrong: set[str]) -> None:
@@ -701,3 +703,16 @@ TestRefresherMachine.settings = settings(
     max_examples=EXAMPLES,
     stateful_step_count=50,
 )
+
+
+def test_credentials_that_were_tried_and_came_back_have_their_time_anew() -> None:
+    """They are other ones before and after a rule within which they were tried and refused: found by chance."""
+    machine = RefresherMachine()
+    machine.the_day_begins(shared=False, seconds=None)
+    machine.the_login_server_takes(0.0)
+    machine.the_server_knows_other_secrets(set(SECRETS))
+    for _ in range(2):
+        machine.a_path_rejects_every_token(name=0, times=2, rotating=True)
+        machine.nothing_went_wrong()
+    assert machine.world.rotations == 3
+    machine.teardown()
