@@ -262,8 +262,8 @@ class Replica:
 
     def _read_credentials(self) -> Credentials:
         self.observe()
-        now, failures = self.world.clock(), self.failures
-        looks = failures is not None and failures.refused is not None and now.monotonic < failures.until
+        failures = self.failures
+        looks = self.refresher._login is None  # whether those that were refused are others by now
         if self.world.unreadable:
             if not looks:
                 self._fails(LoginError("the file is gone"), None)
@@ -365,10 +365,10 @@ class Replica:
             self._stays(before)
 
     async def refresh(self) -> None:
-        """An operator wants another token now, whatever there is, and however logins have gone."""
+        """An operator wants another token now, whatever there is; but refused credentials are not tried for that."""
         self.observe()
         self.was_due = True
-        if self.failures is not None:
+        if self.failures is not None and self.failures.refused is None:
             self.failures.until = float("-inf")
         with contextlib.suppress(LoginError):
             await self.refresher.refresh()
@@ -705,14 +705,40 @@ TestRefresherMachine.settings = settings(
 )
 
 
-def test_credentials_that_were_tried_and_came_back_have_their_time_anew() -> None:
-    """They are other ones before and after a rule within which they were tried and refused: found by chance."""
+# --- What chance has found in the account itself ----------------------------------------------------------------------
+
+
+def a_machine() -> RefresherMachine:
     machine = RefresherMachine()
     machine.the_day_begins(shared=False, seconds=None)
+    return machine
+
+
+def test_credentials_that_were_tried_and_came_back_have_their_time_anew() -> None:
+    """They are other ones before and after a rule within which they were tried and refused."""
+    machine = a_machine()
     machine.the_login_server_takes(0.0)
     machine.the_server_knows_other_secrets(set(SECRETS))
     for _ in range(2):
         machine.a_path_rejects_every_token(name=0, times=2, rotating=True)
         machine.nothing_went_wrong()
     assert machine.world.rotations == 3
+    machine.teardown()
+
+
+def test_an_operator_with_refused_credentials_that_cannot_be_read_now_causes_no_login_that_could_fail() -> None:
+    machine = a_machine()
+    machine.a_replica_starts(0)
+    machine.the_login_server_changes("refuses")
+    machine.the_secret_is_unreadable(unreadable=True)
+    machine.time_passes(1)
+    machine.the_secret_rotates(SECRETS[1])
+    machine.an_operator_wants_another_token(0)
+    machine.nothing_went_wrong()
+    machine.the_secret_is_unreadable(unreadable=False)
+    machine.the_login_server_changes("grants")
+    machine.time_passes(1)
+    machine.time_passes(1)
+    machine.nothing_went_wrong()
+    assert machine.world.replicas[0].serves()
     machine.teardown()
