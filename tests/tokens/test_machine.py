@@ -264,6 +264,8 @@ class Replica:
         self.observe()
         failures = self.failures
         looks = self.refresher._login is None  # whether those that were refused are others by now
+        if not looks:
+            self.waits.clear()  # a login may begin and end within a rule, where no check sees that nothing waited then
         if self.world.unreadable:
             if not looks:
                 self._fails(LoginError("the file is gone"), None)
