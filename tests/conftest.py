@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import os
 import shutil
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.processes import Fake, Sidecar, fake_invoisys, sidecar
+from tests.support.processes import Fake, Fakes, Sidecar, sidecar
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,10 +35,16 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
                 pytest.skip(f"left out: {program} is not installed")
 
 
+@pytest.fixture(scope="session")
+def fakes() -> Iterator[Fakes]:
+    with contextlib.closing(Fakes()) as some:
+        yield some
+
+
 @pytest.fixture
-def fake() -> Iterator[Fake]:
-    with fake_invoisys() as running:
-        yield running
+def fake(fakes: Fakes) -> Fake:
+    """A fake Invoisys that knows nothing of any test before."""
+    return fakes.fresh()
 
 
 @pytest.fixture

@@ -17,6 +17,8 @@ from proxy.config import Rule
 from proxy.errors import CallerError, MisdirectedRequest
 from proxy.guard import LOOPBACK_HOSTS, Guard, canonical_path
 
+pytestmark = pytest.mark.no_cover  # millions of steps through what other tests cover, at half the time
+
 LOCAL = CIMultiDictProxy(CIMultiDict(Host="localhost"))
 
 # --- Rules ------------------------------------------------------------------------------------------------------------

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from tests.certainty.origin import Parsed
 
+pytestmark = pytest.mark.no_cover  # millions of steps through what other tests cover, less than half the time
+
 CAP = 64
 QUIET = 0.5
 """Seconds after which a request that is not whole will get no answer."""

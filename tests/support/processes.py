@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -154,8 +155,11 @@ class Fake:
 
     process: Process
     url: str
+    spent: bool = False
+    """A login that it was told to answer late may still be under way, and would count in the next test."""
 
     async def do(self, action: str, **parameters: object) -> dict[str, Any]:
+        self.spent |= action == "logins" and parameters.get("mode") == "slow"
         query = "&".join(f"{name.rstrip('_')}={value}" for name, value in parameters.items())
         reply = await ask(self.url, "POST", f"/_fake/{action}?{query}", b"")
         assert reply.status == 200, reply.body
@@ -200,6 +204,27 @@ def fake_invoisys(*arguments: str) -> Iterator[Fake]:
         yield Fake(process, url)
     finally:
         process.stop()
+
+
+class Fakes:
+    """One fake for test after test, as long as nothing in it outlives a test."""
+
+    def __init__(self) -> None:
+        self._running = contextlib.ExitStack()
+        self._fake: Fake | None = None
+
+    def fresh(self) -> Fake:
+        """Return one that knows nothing of what was before."""
+        if self._fake is not None and not self._fake.spent and self._fake.process.child.poll() is None:
+            for action in ("revoke", "reset"):
+                asyncio.run(self._fake.do(action))
+        else:
+            self.close()
+            self._fake = self._running.enter_context(fake_invoisys())
+        return self._fake
+
+    def close(self) -> None:
+        self._running.close()
 
 
 def environment(upstream: str, **settings: str) -> dict[str, str]:

@@ -5,19 +5,32 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
 import pytest
 
 from tests.support.config import written
-from tests.support.processes import ROOT, Fake, Sidecar, sidecar
+from tests.support.processes import ROOT, Fake, Sidecar, fake_invoisys, sidecar
 from tests.support.wire import ask, send
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 ACTIONS = ["/refresh", "/quit"]
+
+
+class Pair(NamedTuple):
+    fake: Fake
+    proxy: Sidecar
+
+
+@pytest.fixture(scope="module")
+def untouched() -> Iterator[Pair]:
+    """For all those tests that show that nothing happens to it."""
+    with fake_invoisys() as fake, sidecar(fake.url) as proxy:
+        yield Pair(fake, proxy)
 
 
 async def test_a_token_is_replaced_at_once(fake: Fake, proxy: Sidecar) -> None:
@@ -56,9 +69,9 @@ async def test_quit_ends_the_sidecar_as_sigterm_does(fake: Fake, tmp_path: Path)
 
 @pytest.mark.parametrize("action", ACTIONS)
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "OPTIONS"])
-async def test_actions_are_post_only(fake: Fake, proxy: Sidecar, action: str, method: str) -> None:
-    assert (await ask(proxy.admin, method, action)).status == 405
-    assert (await ask(proxy.admin, "GET", "/livez")).status == 200
+async def test_actions_are_post_only(untouched: Pair, action: str, method: str) -> None:
+    assert (await ask(untouched.proxy.admin, method, action)).status == 405
+    assert (await ask(untouched.proxy.admin, "GET", "/livez")).status == 200
 
 
 @pytest.mark.parametrize("action", ACTIONS)
@@ -74,8 +87,9 @@ async def test_actions_are_post_only(fake: Fake, proxy: Sidecar, action: str, me
     ],
 )
 async def test_actions_have_the_guard_of_a_listener(
-    fake: Fake, proxy: Sidecar, action: str, fields: dict[str, str], status: int
+    untouched: Pair, action: str, fields: dict[str, str], status: int
 ) -> None:
+    fake, proxy = untouched
     await fake.reached(logins_granted=1)
     reply = await ask(proxy.admin, "POST", action, b"", fields)
     assert reply.status == status

@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextvars import Context
 
+pytestmark = pytest.mark.no_cover  # millions of steps through what other tests cover, at a third of the time
+
 _Ts = TypeVarTuple("_Ts")
 
 EXAMPLES = int(os.environ.get("MACHINE_EXAMPLES", "300"))

@@ -30,6 +30,8 @@ from tests.support.virtual import VirtualClock, is_idle, next_timer, pending_tim
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+pytestmark = pytest.mark.no_cover  # millions of steps through what other tests cover, at a third of the time
+
 MINUTE = 60.0
 HOUR = 3600.0
 DAY = 24 * HOUR
