@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     from tests.certainty.conftest import Stage
 
+pytestmark = pytest.mark.no_cover  # the sidecar is a process of its own, and nothing of it runs here
+
 DOCUMENT = b'{"cnpj":"12345678000195","modelo":"55","serie":"1","numero":"1"}'
 TARGET = b"/api/nfe/getbychaveSTD/35"
 
