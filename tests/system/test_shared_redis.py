@@ -24,7 +24,9 @@ pytestmark = pytest.mark.needs("redis-server")
 
 SIDECARS = 3
 CALLERS = 1000
-LOGIN_TIMEOUT = 10
+LOGIN_TIMEOUT = 30
+"""Long enough for three sidecars to start within one login, on a machine that is busy as well."""
+TAKEN_OVER_WITHIN = 10
 
 
 @pytest.fixture
@@ -125,7 +127,7 @@ async def test_a_sidecar_that_starts_later_finds_the_token(fake: Fake, config: s
 async def test_when_the_holder_of_the_lock_is_killed_in_its_login_the_next_takes_over_and_no_caller_fails(
     fake: Fake, config: str, redis: Redis
 ) -> None:
-    await fake.do("logins", mode="slow", delay=PATIENCE, times=1)
+    await fake.do("logins", mode="slow", delay=2 * LOGIN_TIMEOUT, times=1)
     with sidecar(fake.url, "-c", config) as holder:
         await fake.reached(logins=1)
         with replicas(fake, config, 2) as proxies:
@@ -135,7 +137,7 @@ async def test_when_the_holder_of_the_lock_is_killed_in_its_login_the_next_takes
             holder.process.signal(signal.SIGKILL)
             killed = time.monotonic()
             replies = await asyncio.gather(*calls)
-            assert time.monotonic() - killed < LOGIN_TIMEOUT
+            assert time.monotonic() - killed < TAKEN_OVER_WITHIN  # long before the life of the lock ends
     assert [reply.status for reply in replies] == [200] * len(calls)
     assert (await fake.state())["logins"] == 2
 
