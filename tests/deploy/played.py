@@ -12,6 +12,7 @@ import trustme
 
 from proxy.config.presets import PRESETS
 from proxy.fake import PASSWORD, FakeInvoisys
+from tests.deploy.policies import Member
 from tests.support.canary import assert_discreet
 from tests.support.netns import Network, Place, names, open_port
 from tests.support.processes import Process, Sidecar
@@ -21,9 +22,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 NAMES_AT = "10.244.0.2"
+RESOLVER = f"nameserver {NAMES_AT}\n"
+
 INVOISYS = "203.0.113.10"
 ELSEWHERE = "198.51.100.20"
 """Two public addresses, as far as a policy knows; they are reserved for examples."""
+
+SERVER_OF_NAMES = Member(NAMES_AT, "kube-system", {"k8s-app": "kube-dns"})
 
 HTTPS = 443
 HTTP = 80

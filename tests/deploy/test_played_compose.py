@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.deploy.composed import FILES_OF_SECRETS, laid_out, read
-from tests.deploy.played import NAMES_AT, outside, sidecar_in
+from tests.deploy.played import RESOLVER, outside, sidecar_in
 from tests.support.netns import Network, open_port, reach
 from tests.support.processes import Process
 from tests.support.wire import ask
@@ -24,7 +24,7 @@ OPERATOR = 9090
 
 async def test_beside_the_erp_it_serves_the_erp_and_a_neighbour_finds_no_port(network: Network, tmp_path: Path) -> None:
     around = outside(network, tmp_path, "bridge")
-    shared = network.add("shared", bridge="172.30.0.2", names_at=NAMES_AT)
+    shared = network.add("shared", bridge="172.30.0.2", resolver=RESOLVER)
     neighbour = network.add("neighbour", bridge="172.30.0.3")
     shared.offer(open_port(OF_THE_ERP))
     with sidecar_in(shared, laid_out("compose", tmp_path), around) as proxy:
@@ -41,7 +41,7 @@ async def test_a_neighbour_that_routes_loopback_addresses_to_it_gets_no_further(
     network: Network, tmp_path: Path
 ) -> None:
     around = outside(network, tmp_path, "bridge")
-    shared = network.add("shared", bridge="172.30.0.2", names_at=NAMES_AT)
+    shared = network.add("shared", bridge="172.30.0.2", resolver=RESOLVER)
     neighbour = network.add("neighbour", bridge="172.30.0.3")
     neighbour.allow("ipv4/conf/all/route_localnet")
     neighbour.ip("address", "delete", "127.0.0.1/8", "dev", "lo")
@@ -56,7 +56,7 @@ async def test_as_a_service_it_serves_who_is_on_its_network_knows_its_name_and_h
     network: Network, tmp_path: Path
 ) -> None:
     around = outside(network, tmp_path, "outside")
-    own = network.add("invoisys-proxy", callers="172.30.1.2", outside="172.30.2.2", names_at=NAMES_AT)
+    own = network.add("invoisys-proxy", callers="172.30.1.2", outside="172.30.2.2", resolver=RESOLVER)
     erp = network.add("erp", callers="172.30.1.3", others="172.30.3.3")
     stranger = network.add("stranger", others="172.30.3.4")
     name = read("service")["services"]["erp"]["environment"]["INVOISYS_URL"].removeprefix("http://")
@@ -77,7 +77,7 @@ async def test_as_a_service_it_serves_who_is_on_its_network_knows_its_name_and_h
 
 async def test_the_demo_serves_who_comes_by_a_published_port(network: Network, tmp_path: Path) -> None:
     around = outside(network, tmp_path, "bridge")
-    shared = network.add("fake", bridge="172.30.0.2", names_at=NAMES_AT)
+    shared = network.add("fake", bridge="172.30.0.2", resolver=RESOLVER)
     host = network.add("host", bridge="172.30.0.1")
     fake = Process(*read("demo")["services"]["fake"]["command"], within=shared.command)
     try:

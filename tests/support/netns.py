@@ -93,17 +93,17 @@ class Network:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def add(self, name: str, *, names_at: str = "127.0.0.1", **links: str) -> Place:
+    def add(self, name: str, *, resolver: str = "", **links: str) -> Place:
         """Make a place.
 
         `links` are the bridges that it is on, and its address at each. Its neighbours are the addresses that begin as
-        its own do; the last link leads to everybody else. `names_at` is who is asked for names.
+        its own do; the last link leads to everybody else. `resolver` is what stands in its resolv.conf.
         """
         namespace = self._namespace(name)
         files = _FILES / namespace
         files.mkdir(parents=True)
         self._stack.callback(shutil.rmtree, files)
-        (files / "resolv.conf").write_text(f"nameserver {names_at}\n")
+        (files / "resolv.conf").write_text(resolver)
         (files / "nsswitch.conf").write_text("hosts: files dns\n")
         for number, (bridge, address) in enumerate(links.items()):
             self._plug(namespace, f"eth{number}", bridge, f"{address}/24")
