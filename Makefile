@@ -25,7 +25,7 @@ test: lint $(VENV)/dev ## Check everything: style, types, layers, tests, coverag
 	$(BIN)/python -m pytest -n auto --dist worksteal --cov --cov-report=term $(ARGS)
 
 .PHONY: deploy-test
-deploy-test: $(VENV)/deploy ## Try the image and the files in deploy/; wants root (AS_ROOT=sudo), npm, debootstrap, buildah.
+deploy-test: $(VENV)/deploy ## Try the image and the files in deploy/; wants root (AS_ROOT=sudo), and what .ci/run installs.
 	$(AS_ROOT) env PATH="$(abspath $(BIN)):$$PATH" CI="$$CI" PYTHONDONTWRITEBYTECODE=1 \
 		$(BIN)/python -m pytest -p no:cacheprovider -m deploy tests/deploy $(ARGS)
 
