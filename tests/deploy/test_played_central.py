@@ -163,7 +163,8 @@ class Load:
     async def __aexit__(self, *_: object) -> None:
         async def end() -> None:
             self._over = True
-            await asyncio.gather(*self._callers)
+            async with asyncio.timeout(PATIENCE):
+                await asyncio.gather(*self._callers)
 
         await self._place.run(end())
 

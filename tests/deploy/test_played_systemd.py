@@ -56,7 +56,7 @@ def root(debian: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pat
     (settings / "password").chmod(0o600)
     (copy / "etc" / "resolv.conf").write_text(RESOLVER)
     yield copy
-    shutil.rmtree(copy)
+    run("rm", "--recursive", "--one-file-system", copy)
 
 
 @pytest.fixture

@@ -92,6 +92,8 @@ class Network:
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
+        with contextlib.suppress(OSError):
+            _FILES.rmdir()  # unless it holds what is not ours
 
     def add(self, name: str, *, resolver: str = "", **links: str) -> Place:
         """Make a place.
