@@ -13,13 +13,15 @@ COPY proxy /app/src/proxy
 RUN ["/app/bin/python", "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash", "/app/lib", "/app/src"]
 
 FROM python:${PYTHON}
+ARG PYTHON
 ARG VERSION=unreleased
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="invoisys-proxy" \
       org.opencontainers.image.description="The sidecar between an ERP and the Invoisys fiscal API" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \
-      org.opencontainers.image.revision="${REVISION}"
+      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.base.name="docker.io/library/python:${PYTHON}"
 # The official image comes without the standard library's bytecode: every start and every health check would compile anew.
 RUN python -m compileall -q --invalidation-mode unchecked-hash -x '/(site-packages|ensurepip|idlelib|turtledemo)/' \
     "$(python -c 'import sysconfig; print(sysconfig.get_path("stdlib"))')"

@@ -25,9 +25,13 @@ test: lint $(VENV)/dev ## Check everything: style, types, layers, tests, coverag
 	$(BIN)/python -m pytest -n auto --dist worksteal --cov --cov-report=term $(ARGS)
 
 .PHONY: deploy-test
-deploy-test: $(VENV)/deploy ## Try the image and the files in deploy/; wants root (AS_ROOT=sudo), npm, debootstrap, buildah.
+deploy-test: $(VENV)/deploy ## Try the image and the files in deploy/; wants root (AS_ROOT=sudo), and what .ci/run installs.
 	$(AS_ROOT) env PATH="$(abspath $(BIN)):$$PATH" CI="$$CI" PYTHONDONTWRITEBYTECODE=1 \
 		$(BIN)/python -m pytest -p no:cacheprovider -m deploy tests/deploy $(ARGS)
+
+.PHONY: first-success
+first-success: ## Time the README's way: from a clone of what is committed here to the first 200.
+	$(PYTHON) -m tools.first_success dist/first-success.json
 
 .PHONY: lint
 lint: $(VENV)/dev ## Check style, types and layers.

@@ -1,4 +1,4 @@
-"""A small Debian, for those tests that build the image from it or borrow a program from it."""
+"""What several tests work with: a small Debian, to build the image from or borrow a program from; a network."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.deploy.manifests import require, run
+from tests.support.netns import Network
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,3 +42,11 @@ def compose(debian: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     package.unlink()
     (client,) = folder.glob("usr/libexec/docker/cli-plugins/docker-compose")
     return client
+
+
+@pytest.fixture
+def network() -> Iterator[Network]:
+    """A network of the test's own, which is gone after it."""
+    require("ip", "nft")
+    with Network() as made:
+        yield made

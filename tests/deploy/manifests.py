@@ -108,6 +108,10 @@ RENDERINGS: dict[str, Callable[[], str]] = {
 }
 
 
+def space_of(each: Object) -> str:
+    return str(each["metadata"].get("namespace", "default"))
+
+
 def of_kind(objects: tuple[Object, ...], *kinds: str) -> list[Object]:
     return [each for each in objects if each["kind"] in kinds]
 
@@ -135,8 +139,19 @@ class Pod:
     def ours(self) -> Object | None:
         return next((each for each in self.containers if each["name"] == OURS), None)
 
+    @property
+    def space(self) -> str:
+        """The namespace."""
+        return space_of(self.workload)
+
     def configured(self, folder: Path) -> Config:
         """Lay out what the sidecar finds at its mounts, have `check` judge it, and return the configuration."""
+        env = self.laid_out(folder)
+        assert warnings_of_check(env) == []
+        return load(None, env)
+
+    def laid_out(self, folder: Path) -> dict[str, str]:
+        """Lay out what the sidecar finds at its mounts, and return its environment."""
         assert self.ours is not None
         env = {each["name"]: self._value(each) for each in self.ours["env"]}
         volumes = {each["name"]: each for each in self.spec["volumes"]}
@@ -149,8 +164,7 @@ class Pod:
                     text = text.replace(f" {mounted}/", f" {folder}{mounted}/")  # noqa: PLW2901 - one after another
                 file.write_text(text)
         env["INVOISYS_CONFIG"] = f"{folder}{env['INVOISYS_CONFIG']}"
-        assert warnings_of_check(env) == []
-        return load(None, env)
+        return env
 
     def _value(self, variable: Object) -> str:
         if "value" in variable:

@@ -21,10 +21,11 @@ from tests.support.processes import ROOT, Fake
 from tests.support.wire import PATIENCE, ask
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 USER = 65532
+(BASE,) = re.findall(r"^ARG PYTHON=(\S+)$", DOCKERFILE, re.MULTILINE)
 
 
 def locked(name: str) -> dict[str, str]:
@@ -51,7 +52,7 @@ def test_what_is_copied_is_let_into_the_build() -> None:
 
 def test_both_stages_have_one_base_pinned_by_version() -> None:
     assert re.findall(r"^FROM (\S+)", DOCKERFILE, re.MULTILINE) == ["python:${PYTHON}"] * 2
-    assert re.search(r"^ARG PYTHON=3\.14-slim-trixie$", DOCKERFILE, re.MULTILINE)
+    assert BASE == "3.14-slim-trixie"
 
 
 @pytest.mark.deploy
@@ -93,11 +94,10 @@ class Container:
 @pytest.fixture(scope="module")
 def container(debian: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Container]:
     builder = Builder(tmp_path_factory.mktemp("store"))
-    (base,) = re.findall(r"^ARG PYTHON=(\S+)", DOCKERFILE, re.MULTILINE)
     try:
         scratch = builder("from", "scratch")
         builder("add", "--quiet", scratch, debian, "/")
-        builder("commit", "--quiet", "--rm", scratch, f"docker.io/library/python:{base}")
+        builder("commit", "--quiet", "--rm", scratch, f"docker.io/library/python:{BASE}")
         version = ("--build-arg", f"VERSION={__version__}", "--build-arg", "REVISION=0123abc")
         tag = ("--tag", "invoisys-proxy:tried")
         # Docker's format, as the other has no HEALTHCHECK.
@@ -117,10 +117,17 @@ def test_the_image_says_how_it_is_run(container: Container) -> None:
     assert (image["Entrypoint"], image["Cmd"]) == (program, ["run"])
     assert image["Healthcheck"]["Test"] == ["CMD", *program, "health"]  # without a shell
     assert (image["User"], image["StopSignal"]) == (f"{USER}:{USER}", "SIGTERM")
-    labels = {name.rpartition(".")[2]: value for name, value in image["Labels"].items() if "opencontainers" in name}
-    assert labels["title"] == "invoisys-proxy"
-    assert labels["licenses"] == "Apache-2.0"
-    assert (labels["version"], labels["revision"]) == (__version__, "0123abc")
+    own = "org.opencontainers.image."
+    labels = {name.removeprefix(own): value for name, value in image["Labels"].items() if name.startswith(own)}
+    description = labels.pop("description")
+    assert len(description) > 20
+    assert labels == {
+        "title": "invoisys-proxy",
+        "licenses": "Apache-2.0",
+        "version": __version__,
+        "revision": "0123abc",
+        "base.name": f"docker.io/library/python:{BASE}",
+    }
 
 
 @pytest.mark.deploy
@@ -139,9 +146,53 @@ def test_the_image_holds_the_program_and_no_tool_to_install_another(container: C
     container.builder("umount", container.name)
 
 
-@pytest.mark.deploy
-async def test_the_sidecar_in_the_image_starts_serves_and_stops(container: Container, fake: Fake) -> None:
-    env = {
+class Started:
+    """The sidecar of the image as a process, which has logged in; `above` is what it is started by."""
+
+    def __init__(self, above: subprocess.Popen[str]) -> None:
+        self._above = above
+        self._told: dict[str, dict[str, Any]] = {}
+        assert above.stdout is not None
+        for line in above.stdout:
+            event = json.loads(line)
+            self._told[event["event"]] = event
+            if {"listening", "login"} <= set(self._told):
+                break
+        self.pid = program_below(above.pid)
+
+    def assert_without_rights(self) -> None:
+        assert status(self.pid, "Uid") == [str(USER)] * 4  # real, effective, saved, of the file system
+        assert {int(each, 16) for field in ("CapPrm", "CapEff") for each in status(self.pid, field)} == {0}
+
+    async def assert_serving(self) -> None:
+        document = b'{"cnpj":"12345678000195","modelo":"55","serie":"1","numero":"1"}'
+        reply = await ask(self._told["listening"]["listeners"][0], "POST", "/api/nfe/envio", document)
+        assert (reply.status, reply.json()["dadosDoDocumento"]["codigoStatusSEFAZ"]) == (200, 100)
+
+    @property
+    def admin(self) -> dict[str, str]:
+        """What a health check is told."""
+        return {"INVOISYS_ADMIN": self._told["listening"]["admin"].removeprefix("http://")}
+
+    def stop(self) -> None:
+        os.kill(self.pid, signal.SIGTERM)
+        assert self._above.stdout is not None
+        self._above.stdout.read()
+        assert self._above.wait(PATIENCE) == 0
+
+
+@contextlib.contextmanager
+def started(command: Sequence[str | Path], env: dict[str, str] | None = None) -> Iterator[Started]:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True, env=env) as process:
+        try:
+            yield Started(process)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # where the test failed: what starts it, and itself
+
+
+def environment(fake: Fake) -> dict[str, str]:
+    return {
         "INVOISYS_USERNAME": USERNAME,
         "INVOISYS_PASSWORD": PASSWORD,
         "INVOISYS_LISTEN": "127.0.0.1:0",
@@ -149,41 +200,57 @@ async def test_the_sidecar_in_the_image_starts_serves_and_stops(container: Conta
         "INVOISYS_API_2_0_URL": fake.url,
         "INVOISYS_API_2_0_TOKEN_URL": f"{fake.url}/api/token",
     }
-    image = container.image
-    command = container.command(*image["Entrypoint"], *image["Cmd"], env=env)
-    with subprocess.Popen(  # noqa: ASYNC220 - nothing else runs
-        command, stdout=subprocess.PIPE, text=True, start_new_session=True
-    ) as process:
-        try:
-            assert process.stdout is not None
-            told = {}
-            for line in process.stdout:
-                told[json.loads(line)["event"]] = json.loads(line)
-                if {"listening", "login"} <= set(told):
-                    break
-            sidecar = program_below(process.pid)
-            assert status(sidecar, "Uid") == [str(USER)] * 4  # real, effective, saved, of the file system
-            assert {int(each, 16) for field in ("CapPrm", "CapEff") for each in status(sidecar, field)} == {0}
-            document = b'{"cnpj":"12345678000195","modelo":"55","serie":"1","numero":"1"}'
-            reply = await ask(told["listening"]["listeners"][0], "POST", "/api/nfe/envio", document)
-            assert (reply.status, reply.json()["dadosDoDocumento"]["codigoStatusSEFAZ"]) == (200, 100)
-            address = {"INVOISYS_ADMIN": told["listening"]["admin"].removeprefix("http://")}
-            health = container.command(*image["Healthcheck"]["Test"][1:], env=env | address)
-            assert run(*health).strip() == "ready"
-            os.kill(sidecar, signal.SIGTERM)
-            process.stdout.read()
-            assert process.wait(PATIENCE) == 0
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)  # where the test failed: buildah, and what it started
+
+
+@pytest.mark.deploy
+async def test_the_sidecar_in_the_image_starts_serves_and_stops(container: Container, fake: Fake) -> None:
+    env, image = environment(fake), container.image
+    with started(container.command(*image["Entrypoint"], *image["Cmd"], env=env)) as sidecar:
+        sidecar.assert_without_rights()
+        await sidecar.assert_serving()
+        health = container.command(*image["Healthcheck"]["Test"][1:], env=env | sidecar.admin)
+        assert run(*health).strip() == "ready"
+        sidecar.stop()
     root = Path(container.builder("mount", container.name))
     folders = [root / each for each in ("app", "etc", "home", "run", "tmp", "var")]
     assert [each for folder in folders for each in folder.rglob("*") if each.lstat().st_uid == USER] == []
     container.builder("umount", container.name)
 
 
+READ_ONLY = """
+set -e
+mount --bind "$0" "$0"
+mount -t proc proc "$0/proc"
+mount --rbind /dev "$0/dev"
+mount -o remount,bind,ro "$0"
+exec chroot --userspec="$USER_IN" --groups= "$0" "$@"
+"""
+"""A root file system that nobody can write to, for one command, which an engine gives with `--read-only`."""
+
+
+def outcome(command: Sequence[str], env: dict[str, str]) -> tuple[int, str, str]:
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=PATIENCE)
+    return done.returncode, done.stdout.strip(), done.stderr.strip()
+
+
+@pytest.mark.deploy
+async def test_a_root_file_system_that_cannot_be_written_to_is_enough(container: Container, fake: Fake) -> None:
+    image = container.image
+    env = dict(each.split("=", 1) for each in image["Env"]) | environment(fake) | {"USER_IN": image["User"]}
+    root = container.builder("mount", container.name)
+    inside = ("unshare", "--mount", "sh", "-c", READ_ONLY, root)
+    code, _, complaint = outcome([*inside, "touch", "/app/file"], env | {"USER_IN": "0:0"})
+    assert (code, complaint.rpartition(": ")[2]) == (1, "Read-only file system")
+    with started([*inside, *image["Entrypoint"], *image["Cmd"]], env) as sidecar:
+        sidecar.assert_without_rights()
+        await sidecar.assert_serving()
+        assert outcome([*inside, *image["Healthcheck"]["Test"][1:]], env | sidecar.admin) == (0, "ready", "")
+        sidecar.stop()
+    container.builder("umount", container.name)
+
+
 def program_below(pid: int) -> int:
-    """Find the sidecar among the processes that buildah started: the last in the row."""
+    """Find the sidecar among the processes that were started: the last in the row."""
     # A child belongs to the thread that started it, and buildah has many.
     while children := " ".join(each.read_text() for each in Path("/proc").glob(f"{pid}/task/*/children")).split():
         pid = int(children[0])

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from proxy.config import Listener
+from proxy.config.environment import VARIABLES
+
 UNITS = Path("deploy/systemd")
 PROGRAM = "/opt/invoisys-proxy/bin/invoisys-proxy"
 
@@ -40,3 +43,15 @@ def test_it_stops_only_after_the_drain() -> None:
     stop = re.search(r"^TimeoutStopSec=(\d+)$", unit, re.MULTILINE)
     assert stop is not None
     assert int(stop[1]) > 25  # drain.timeout by default
+
+
+def test_the_socket_has_the_address_of_a_listener_that_nobody_configured() -> None:
+    unit = (UNITS / "invoisys-proxy.socket").read_text()
+    assert re.findall(r"^ListenStream=(.*)$", unit, re.MULTILINE) == [str(Listener().bind)]
+
+
+def test_the_password_is_handed_over_as_a_credential() -> None:
+    unit = (UNITS / "invoisys-proxy.service").read_text()
+    (name,) = re.findall(r"^LoadCredential=(\w+):", unit, re.MULTILINE)
+    assert re.findall(r"^Environment=(INVOISYS_\w+)=%d/(.*)$", unit, re.MULTILINE) == [("INVOISYS_PASSWORD_FILE", name)]
+    assert "INVOISYS_PASSWORD_FILE" in VARIABLES

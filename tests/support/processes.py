@@ -22,7 +22,7 @@ from tests.support.canary import assert_discreet
 from tests.support.wire import PATIENCE, Reply, ask
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 ROOT = Path(__file__).parents[2]
 _OF_OTHERS = {"HTTPS_PROXY", "NO_PROXY", "PYTHONASYNCIODEBUG", "PYTHONFAULTHANDLER", "PYTHONPATH"}
@@ -41,13 +41,15 @@ def limited(files: str) -> list[str]:
 class Process:
     """One running command; its lines are gathered as they come."""
 
-    def __init__(self, *arguments: str, env: dict[str, str] | None = None, files: str = "") -> None:
-        """`files` is how many the process may have open."""
+    def __init__(
+        self, *arguments: str, env: dict[str, str] | None = None, files: str = "", within: Sequence[str] = ()
+    ) -> None:
+        """`files` is how many the process may have open; `within` is a command that runs the rest somewhere else."""
         clean = {name: value for name, value in os.environ.items() if not name.startswith("INVOISYS_")}
         self.lines: list[str] = []
         self._news: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self.child = subprocess.Popen(
-            [*limited(files), sys.executable, "-m", "proxy", *arguments],
+            [*within, *limited(files), sys.executable, "-m", "proxy", *arguments],
             cwd=ROOT,
             env=clean | (env or {}),
             stdout=subprocess.PIPE,

@@ -1,0 +1,134 @@
+"""The units, run by systemd itself on a Debian of ours, in a network of the test's own."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import shutil
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from proxy.fake import PASSWORD, USERNAME
+from tests.deploy.machine import Machine, booted
+from tests.deploy.manifests import run
+from tests.deploy.played import RESOLVER, Outside, outside
+from tests.support.canary import assert_discreet
+from tests.support.processes import ROOT
+from tests.support.wire import ask
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.support.netns import Network, Place
+    from tests.support.wire import Reply
+
+pytestmark = pytest.mark.deploy
+
+SERVICE = "invoisys-proxy.service"
+SOCKET = "invoisys-proxy.socket"
+CALLERS = "http://127.0.0.1:8080"
+
+
+@pytest.fixture(scope="module")
+def root(debian: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A Debian with systemd and the program, the units and the two files that they ask for."""
+    folder = tmp_path_factory.mktemp("machine")
+    copy = folder / "root"
+    run("cp", "--archive", debian, copy)
+    run("chroot", copy, "apt-get", "update", "--quiet")
+    run("chroot", copy, "apt-get", "install", "--quiet", "--yes", "--no-install-recommends", "systemd")
+    run(sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", copy / "tmp")
+    (wheel,) = (copy / "tmp").glob("*.whl")
+    shutil.copy(ROOT / "requirements-image.lock", copy / "tmp")
+    run("chroot", copy, "python3", "-m", "venv", "/opt/invoisys-proxy")
+    pip = ("chroot", copy, "/opt/invoisys-proxy/bin/pip", "install", "--quiet")
+    run(*pip, "--only-binary", ":all:", "--require-hashes", "--requirement", "/tmp/requirements-image.lock")
+    run(*pip, "--no-deps", f"/tmp/{wheel.name}")
+    for unit in (ROOT / "deploy" / "systemd").iterdir():
+        shutil.copy(unit, copy / "etc" / "systemd" / "system")
+    settings = copy / "etc" / "invoisys-proxy"
+    settings.mkdir()
+    (settings / "environment").write_text(f"INVOISYS_USERNAME={USERNAME}\n")
+    (settings / "password").write_text(PASSWORD)
+    (settings / "password").chmod(0o600)
+    (copy / "etc" / "resolv.conf").write_text(RESOLVER)
+    yield copy
+    run("rm", "--recursive", "--one-file-system", copy)
+
+
+@pytest.fixture
+def place(network: Network) -> Place:
+    return network.add("machine", wires="172.30.0.2")
+
+
+@pytest.fixture
+def around(network: Network, root: Path, tmp_path: Path) -> Outside:
+    made = outside(network, tmp_path, "wires")
+    shutil.copy(made.authority, root / "etc" / "ssl" / "certs" / "ca-certificates.crt")
+    return made
+
+
+@pytest.fixture
+def machine(root: Path, place: Place, around: Outside) -> Iterator[Machine]:
+    with booted(root, place) as running:
+        yield running
+
+
+async def issue(place: Place, number: int) -> Reply:
+    document = b'{"cnpj":"12345678000195","modelo":"55","serie":"1","numero":"%d"}' % number
+    return await place.run(ask(CALLERS, "POST", "/api/nfe/envio", document))
+
+
+async def test_the_service_runs_without_rights_and_knows_its_password(
+    machine: Machine, place: Place, around: Outside
+) -> None:
+    machine.run("systemctl", "enable", "--now", "--quiet", SERVICE)
+    told = machine.show(SERVICE, "ActiveState", "StatusText", "NRestarts", "MainPID")
+    pid = told.pop("MainPID")
+    assert told == {"ActiveState": "active", "StatusText": "serving", "NRestarts": "0"}
+    assert (await issue(place, 1)).status == 200
+    status = dict(line.split(":\t", 1) for line in machine.run("cat", f"/proc/{pid}/status").splitlines())
+    assert "0" not in status["Uid"].split()
+    assert {int(status[each], 16) for each in ("CapPrm", "CapEff", "CapBnd", "CapAmb")} == {0}
+    assert (status["NoNewPrivs"], status["Seccomp"]) == ("1", "2")
+    assert PASSWORD not in machine.run("cat", f"/proc/{pid}/environ")
+    machine.run("systemctl", "reload", SERVICE)
+    assert (await issue(place, 2)).status == 200
+    machine.run("systemctl", "disable", "--now", "--quiet", SERVICE)
+    ended = machine.show(SERVICE, "ActiveState", "Result", "ExecMainStatus")
+    assert ended == {"ActiveState": "inactive", "Result": "success", "ExecMainStatus": "0"}
+    said = machine.journal(SERVICE)
+    assert any('"event":"reloaded"' in line for line in said)
+    assert_discreet("\n".join(said), PASSWORD)
+    assert (await around.state())["logins"] == 1
+
+
+async def test_with_the_socket_the_first_call_starts_it_and_in_a_restart_none_goes_unanswered(
+    machine: Machine, place: Place, around: Outside
+) -> None:
+    machine.run("systemctl", "enable", "--now", "--quiet", SOCKET)
+    assert machine.show(SERVICE, "ActiveState") == {"ActiveState": "inactive"}
+    assert (await issue(place, 0)).status == 200
+    assert machine.show(SERVICE, "ActiveState") == {"ActiveState": "active"}
+    numbers = itertools.count(1)
+    restarting = asyncio.create_task(asyncio.to_thread(machine.run, "systemctl", "restart", SERVICE))
+
+    async def call() -> list[Reply]:
+        replies = []
+        while not restarting.done():
+            replies.append(await issue(place, next(numbers)))
+        return [*replies, await issue(place, next(numbers))]
+
+    replies = [reply for each in await asyncio.gather(*(call() for _ in range(4))) for reply in each]
+    await restarting
+    # Whoever is not connected yet waits for the next process; whoever is, and asks too late, is told so.
+    issued = [reply for reply in replies if reply.status == 200]
+    assert len(issued) >= 4
+    late = [reply for reply in replies if reply.status != 200]
+    assert [(reply.status, reply["X-Invoisys-Outcome"]) for reply in late] == [(503, "not-sent")] * len(late)
+    machine.run("systemctl", "disable", "--now", "--quiet", SOCKET, SERVICE)
+    state = await around.state()
+    assert (state["logins"], state["documents"], state["duplicates"]) == (2, 1 + len(issued), 0)
