@@ -17,6 +17,7 @@ from proxy.descriptors import left_for_callers, raise_limit
 from proxy.errors import ConfigError, ProxyError
 from proxy.observe import Metrics
 from proxy.systemd import Supervisor
+from proxy.tracing import open_tracing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -35,6 +36,9 @@ _EAGER = "2.0"
 _LAST_WORDS = 0.5
 """Seconds for those whose request was cut to be told."""
 
+_LAST_SPANS = 2.0
+"""Seconds for a collector to take the last spans."""
+
 
 class StartError(Exception):
     """The sidecar cannot start; the message says why."""
@@ -51,7 +55,8 @@ class Sidecar:
         self._env = env
         self._access_log = access_log
         self.supervisor = supervisor or Supervisor({})
-        self._rooms = Assembly(config, env, access_log)
+        self._tracing = open_tracing(env)
+        self._rooms = Assembly(config, env, access_log, tracing=self._tracing)
         self._metrics = Metrics()
         self._metrics.show(self._rooms.metrics)
         access_log.history.inspecting = config.admin.inspect_bodies
@@ -103,7 +108,7 @@ class Sidecar:
         """
         found = changes(self._config, config)
         before = self._rooms
-        rooms = Assembly(found.config, self._env, self._access_log, before)
+        rooms = Assembly(found.config, self._env, self._access_log, before, self._tracing)
         kept = _successions(before.listeners, rooms.listeners)
         new = [listener for listener in rooms.listeners if listener not in kept]
         most = _caller_connections(found.config, rooms)
@@ -179,6 +184,8 @@ class Sidecar:
         last = [asyncio.ensure_future(listener.finish(drain.timeout)) for listener in self._rooms.listeners]
         await asyncio.wait([*last, *self._left.values()], timeout=drain.timeout + _LAST_WORDS)
         await self.stop()
+        if self._tracing is not None:
+            await self._tracing.close(_LAST_SPANS)
 
     async def stop(self) -> None:
         """Stop now: whoever still waits is told what is known of their request, and then cut."""
