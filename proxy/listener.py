@@ -265,7 +265,7 @@ class Listener:
         self.address = config.bind
         """What makes another listener this one's successor."""
         self.forward = forward
-        self._door = Door(config.bind, config.socket)
+        self._door = Door(config.bind, config.socket, forward.meter.was_cut_short)
         self._uids = uids_of(config.uids) if config.bind.path else None
         self._patience = patience
         self._connections: _Server | None = None
