@@ -64,6 +64,12 @@ EVENTS = {
     "unsafe-user": Event("warning", "The sidecar runs as root and has a TCP listener.", _SAYS),
     "unsafe-listener": Event("warning", "A listener is open to other machines without a caller token.", _SAYS),
     "unsafe-store": Event("warning", "Tokens cross a network in the clear.", _SAYS),
+    "reload-failed": Event(
+        "error",
+        "The configuration was read again and met a defect of the sidecar; the old one stays.",
+        "Report it, with the `exception` of the line. Restart the sidecar to have it take the configuration.",
+        fields=("exception",),
+    ),
     "tracing": Event("info", "Requests are traced, as the `OTEL_…` variables ask for."),
     "tracing-off": Event(
         "warning",
