@@ -67,11 +67,8 @@ class Tracing:
     def __init__(self) -> None:
         """Raises `ValueError` and `RuntimeError`, for a variable that cannot be used."""
         Trouble()
-        own = Resource({"service.name": "invoisys-proxy", "service.version": __version__})
-        given = Resource.create()
-        unnamed = str(given.attributes.get("service.name", "")).startswith("unknown_service")
         self._provider = TracerProvider(
-            resource=given.merge(own) if unnamed else own.merge(given),
+            resource=_resource(),
             shutdown_on_exit=False,  # `close` does so, and within bounds
         )
         self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
@@ -263,6 +260,14 @@ class TracedLogin(Generic[Given_contra, Got_co]):
                 span.set_attribute("http.response.status_code", self._login.status)
             span.end()
             self._tracing.logins[self._of] = LoginSpan(span.get_span_context(), time.monotonic())
+
+
+def _resource() -> Resource:
+    """Return what the spans come from, as the variables have it; the SDK's own name for the unnamed is a file's."""
+    given = Resource.create()
+    named = not str(given.attributes["service.name"]).startswith("unknown_service")
+    about = Resource({"service.version": __version__}).merge(given)
+    return about if named else about.merge(Resource({"service.name": "invoisys-proxy"}))
 
 
 # --- The fields of a request ------------------------------------------------------------------------------------------
