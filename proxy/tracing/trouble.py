@@ -38,10 +38,13 @@ class Trouble(logging.Handler):
 
 def described(record: logging.LogRecord) -> str | None:
     """Return what a record says, without what it quotes; nothing where it is about a caller's header fields."""
+    text = str(record.msg)
     if record.name.startswith(_OF_THE_EXPORT):
-        args = record.args if isinstance(record.args, tuple) else ()
-        return str(record.msg) % tuple(map(_named, args))
-    return str(record.msg) if record.name.startswith(_ELSEWHERE) else None
+        if isinstance(record.args, tuple) and record.args:
+            text %= tuple(map(_named, record.args))
+        error = record.exc_info and record.exc_info[1]
+        return f"{text} ({_named(error)})" if error else text
+    return text if record.name.startswith(_ELSEWHERE) else None
 
 
 def _named(value: object) -> object:

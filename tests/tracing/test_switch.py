@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 
 import pytest
 
@@ -63,3 +64,12 @@ def test_what_cannot_be_had(env: dict[str, str], said: str | None) -> None:
 )
 def test_what_is_quoted_is_not_repeated(name: str, text: str, args: tuple[object, ...], said: str | None) -> None:
     assert described(logging.LogRecord(name, logging.WARNING, "", 0, text, args, None)) == said
+
+
+def test_what_was_raised_is_named() -> None:
+    try:
+        raise OSError("http://user:key@collector")  # noqa: TRY301 - there has to be a traceback
+    except OSError:
+        given = sys.exc_info()
+    record = logging.LogRecord("opentelemetry.sdk._shared_internal", logging.ERROR, "", 0, "Exception", None, given)
+    assert described(record) == "Exception (OSError)"
