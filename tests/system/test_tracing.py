@@ -186,6 +186,7 @@ async def test_a_replay_has_two_exchanges(fake: Fake, there: Collector) -> None:
     with traced(fake.url, there, OTEL_SERVICE_NAME="erp-sidecar") as proxy:
         await fake.reached(logins_granted=1)
         await fake.do("revoke")
+        await fake.do("logins", mode="slow", delay=0.1, times=1)
         assert (await proxy.issue(1)).status == 200
         first, second = await there.spans(2, is_exchange)
         (server,) = await there.spans(1, is_server)
@@ -386,7 +387,7 @@ def nobody() -> str:
 
 
 async def test_requests_are_not_touched_by_a_collector_that_is_not_there(fake: Fake) -> None:
-    out = {"OTEL_EXPORTER_OTLP_ENDPOINT": nobody(), "OTEL_BSP_SCHEDULE_DELAY": "20", "OTEL_EXPORTER_OTLP_TIMEOUT": "1"}
+    out = {"OTEL_EXPORTER_OTLP_ENDPOINT": nobody(), "OTEL_BSP_SCHEDULE_DELAY": "20"}
     with sidecar(fake.url, **out) as proxy:
         assert [(await proxy.issue(number)).status for number in range(20)] == [200] * 20
         told = await asyncio.to_thread(proxy.process.event, "tracing-trouble")
