@@ -4,7 +4,7 @@ ARG PYTHON=3.14-slim-trixie
 
 FROM python:${PYTHON} AS build
 COPY requirements-image.lock /tmp/requirements-image.lock
-# Into the environment goes what is locked by its hash, Redis included, and no pip. Wheels only: there is no compiler.
+# Into the environment goes what is locked by its hash, Redis and tracing included, and no pip. Wheels only: there is no compiler.
 RUN python -m venv --without-pip /app \
     && python -m pip --python /app/bin/python --disable-pip-version-check --no-cache-dir \
         install --no-compile --only-binary :all: --require-hashes -r /tmp/requirements-image.lock

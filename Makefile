@@ -104,7 +104,7 @@ lock: $(VENV)/dev ## Lock the newest versions that fit, with their hashes.
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate \
 		--custom-compile-command "make lock" -o requirements.lock pyproject.toml
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate \
-		--custom-compile-command "make lock" --extra redis -c requirements.lock -o requirements-image.lock pyproject.toml
+		--custom-compile-command "make lock" --extra redis --extra otel -c requirements.lock -o requirements-image.lock pyproject.toml
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate \
 		--custom-compile-command "make lock" --group dev -c requirements-image.lock -o requirements-dev.lock pyproject.toml
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate \

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from proxy.config import Listener as ListenerConfig
     from proxy.observe import AccessLog, TokenMeter
     from proxy.tokens import Store
+    from proxy.tracing.spans import Tracing
 
 
 class Assembly:
@@ -35,11 +36,17 @@ class Assembly:
     """
 
     def __init__(
-        self, config: Config, env: Mapping[str, str], access_log: AccessLog, before: Assembly | None = None
+        self,
+        config: Config,
+        env: Mapping[str, str],
+        access_log: AccessLog,
+        before: Assembly | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
         """Raises `ConfigError`, for a file that cannot be used.
 
-        What the one `before` has made in the same way goes on; `changes` has seen to it that the store is the same.
+        What the one `before` has made in the same way goes on; `changes` has seen to it that the store is the same, and
+        `tracing` always is.
         """
         self._config = config
         self._before = before
@@ -47,6 +54,7 @@ class Assembly:
         """What each room was made of."""
         self._env = env
         self._access_log = access_log
+        self._tracing = tracing
         self._waiting = WaitingRoom(config.limits.waiting)
         self._holder = Holder(config.limits.replay_body, HeldBytes(config.limits.replay_memory), config.timeouts.idle)
         self._credentials = {name: CredentialSource(account, env, name) for name, account in config.accounts.items()}
@@ -99,6 +107,8 @@ class Assembly:
             trail=Trail(listener.via, listener.forwarded) if listener.via or listener.forwarded != "none" else None,
             stand_in=listener.token_endpoint == "stub",  # noqa: S105 - a choice
         )
+        if self._tracing is not None:
+            forward.tracing = self._tracing.listener(str(listener.bind), account)
         return Listener(listener, forward, self._config.timeouts)
 
     def _api(self, account: str, name: str, api: ApiConfig, url: Origin, token_url: HttpUrl) -> Api:
@@ -151,16 +161,18 @@ class Assembly:
         egress = self._egress(api, token_url.origin)
         login = Login(str(token_url), self._tls(name, api.ca_file), config.timeouts.login, egress)
         meter.skew_from(lambda: login.skew)
-        return Refresher(
+        tracing, at = self._tracing, (account, name)
+        refresher = Refresher(
             TokenKey(config.environment, account, name, str(token_url), audience=url),
             self._credentials[account],
-            login,
+            login if tracing is None else tracing.login(login, at, str(token_url), lambda: refresher.reason),
             self.store,
             schedule=Schedule(config.tokens.refresh_every, config.timeouts.login, random.random),
             clock=system_clock,
             waiting=self._waiting,
             meter=meter,
         )
+        return refresher
 
     def readable(self) -> Rooms:
         """Return what the status is read from."""

@@ -59,8 +59,8 @@ _REPORT_EVERY = 1.0
 class Door:
     """Where callers come in, from `open` to `close`."""
 
-    def __init__(self, bind: Bind, access: Socket) -> None:
-        """Raises `ConfigError`, for an owner or a group that nobody has."""
+    def __init__(self, bind: Bind, access: Socket, count: Callable[[str], None] | None = None) -> None:
+        """Raises `ConfigError`, for an owner or a group that nobody has; `count` is told why somebody is cut short."""
         self._bind = bind
         self._unix = UnixSocket(bind.path, access) if bind.path else None
         self._server: asyncio.Server | None = None
@@ -70,7 +70,7 @@ class Door:
         self._farewells = 0
         self.most = 0
         """How many callers may be inside."""
-        self.cut_short = CutShort(str(bind))
+        self.cut_short = CutShort(str(bind), count)
 
     async def open(
         self,
@@ -211,10 +211,11 @@ class _Cut(NamedTuple):
 
 
 class CutShort:
-    """Callers who were cut short before they had made a request, told in the log by number."""
+    """Callers who were cut short before they had made a request: counted one by one, told in the log by number."""
 
-    def __init__(self, listener: str) -> None:
+    def __init__(self, listener: str, count: Callable[[str], None] | None = None) -> None:
         self._listener = listener
+        self._count = count
         self._told: Counter[_Cut] = Counter()
 
     def add(self, why: ProxyError) -> None:
@@ -222,6 +223,8 @@ class CutShort:
         if not self._told:
             asyncio.get_running_loop().call_later(_REPORT_EVERY, self._tell)
         self._told[_Cut(why.status, why.name, why.detail)] += 1
+        if self._count is not None:
+            self._count(why.name)
 
     def _tell(self) -> None:
         told, self._told = self._told, Counter()

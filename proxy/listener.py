@@ -228,11 +228,10 @@ class _Server(web.Server):
             self, loop=asyncio.get_running_loop(), keepalive_timeout=self.patience.keep_alive, **_OPTIONS
         )
 
-    def let_in_only(self, uids: frozenset[int] | None) -> None:
-        """Have no others in from now on; `uids` are as at first."""
-        self.uids = uids
+    def part(self) -> None:
+        """Have those leave who are not among `uids` any more."""
         for connection in self.connections:
-            if uids and cast("CallerConnection", connection).peer_uid not in uids:
+            if self.uids and cast("CallerConnection", connection).peer_uid not in self.uids:
                 cast("CallerConnection", connection).leave()
 
     def inside(self) -> int:
@@ -265,7 +264,7 @@ class Listener:
         self.address = config.bind
         """What makes another listener this one's successor."""
         self.forward = forward
-        self._door = Door(config.bind, config.socket)
+        self._door = Door(config.bind, config.socket, forward.meter.was_cut_short)
         self._uids = uids_of(config.uids) if config.bind.path else None
         self._patience = patience
         self._connections: _Server | None = None
@@ -284,13 +283,18 @@ class Listener:
     def take_over(self, before: Listener, most: int) -> None:
         """Go on where another listener at the same address was: its callers stay, and their next requests come here.
 
-        Those who would not be let in any more leave after the request that is under way. `most` is as in `open`.
+        `most` is as in `open`. The other can take over again, as if nothing had been.
         """
         self._door, self._connections = before._door, before._connections
         self._door.most = most
         if self._connections is not None:
             self._connections.forward, self._connections.patience = self.forward, self._patience
-            self._connections.let_in_only(self._uids)
+            self._connections.uids = self._uids
+
+    def part(self) -> None:
+        """Have those leave who would not be let in any more, each after the request that is under way."""
+        if self._connections is not None:
+            self._connections.part()
 
     async def shut(self) -> None:
         """Take no further connections, but those that are at the door already."""

@@ -17,6 +17,7 @@ from proxy.descriptors import left_for_callers, raise_limit
 from proxy.errors import ConfigError, ProxyError
 from proxy.observe import Metrics
 from proxy.systemd import Supervisor
+from proxy.tracing import open_tracing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -35,6 +36,9 @@ _EAGER = "2.0"
 _LAST_WORDS = 0.5
 """Seconds for those whose request was cut to be told."""
 
+_LAST_SPANS = 2.0
+"""Seconds for a collector to take the last spans."""
+
 
 class StartError(Exception):
     """The sidecar cannot start; the message says why."""
@@ -51,7 +55,8 @@ class Sidecar:
         self._env = env
         self._access_log = access_log
         self.supervisor = supervisor or Supervisor({})
-        self._rooms = Assembly(config, env, access_log)
+        self._tracing = open_tracing(env)
+        self._rooms = Assembly(config, env, access_log, tracing=self._tracing)
         self._metrics = Metrics()
         self._metrics.show(self._rooms.metrics)
         access_log.history.inspecting = config.admin.inspect_bodies
@@ -67,6 +72,7 @@ class Sidecar:
         self._left: dict[Assembly, asyncio.Task[None]] = {}  # of earlier configurations: their last requests go on
         self._stop_asked = asyncio.Event()
         self._draining = False
+        self._most = 0  # callers at a listener
         self._metrics.readiness_from(lambda: self.condition().readiness.value)
 
     # --- Start --------------------------------------------------------------------------------------------------------
@@ -75,7 +81,7 @@ class Sidecar:
         """Open every listener and return the addresses, the operator's port last; raises `StartError`."""
         _require_c_parser()
         _forbid_core_dump()
-        most = _caller_connections(self._config, self._rooms)
+        most = self._most = _caller_connections(self._config, self._rooms)
         take_socket = self.supervisor.take_socket
         try:
             addresses = [await listener.open(most, take_socket) for listener in self._rooms.listeners]
@@ -99,25 +105,31 @@ class Sidecar:
     async def change(self, config: Config) -> Changes:
         """Go on with another configuration, without a request lost or a connection dropped that need not be.
 
-        Raises `ConfigError` and `OSError`; then everything is as it was.
+        Raises `ConfigError` and `OSError`; then, and after a defect too, everything is as it was.
         """
         found = changes(self._config, config)
         before = self._rooms
-        rooms = Assembly(found.config, self._env, self._access_log, before)
+        rooms = Assembly(found.config, self._env, self._access_log, before, self._tracing)
         kept = _successions(before.listeners, rooms.listeners)
         new = [listener for listener in rooms.listeners if listener not in kept]
         most = _caller_connections(found.config, rooms)
+        taken = []
         try:
             for listener in new:
                 await listener.open(most)
+            for listener, earlier in kept.items():  # nothing is awaited any more: no request sees the half of it
+                listener.take_over(earlier, most)
+                taken.append(listener)
         except BaseException:
+            for listener in taken:
+                kept[listener].take_over(listener, self._most)
             for listener in new:
                 listener.close()
             raise
-        for listener, earlier in kept.items():
-            listener.take_over(earlier, most)
         gone = [listener for listener in before.listeners if listener not in kept.values()]
-        self._config, self._rooms = found.config, rooms
+        self._config, self._rooms, self._most = found.config, rooms, most
+        for listener in taken:
+            listener.part()
         ours = logging.getLogger("proxy")
         ours.setLevel(found.config.log.level.upper())
         self._access_log.set_level(ours.level)
@@ -179,6 +191,8 @@ class Sidecar:
         last = [asyncio.ensure_future(listener.finish(drain.timeout)) for listener in self._rooms.listeners]
         await asyncio.wait([*last, *self._left.values()], timeout=drain.timeout + _LAST_WORDS)
         await self.stop()
+        if self._tracing is not None:
+            await self._tracing.close(_LAST_SPANS)
 
     async def stop(self) -> None:
         """Stop now: whoever still waits is told what is known of their request, and then cut."""
@@ -323,7 +337,7 @@ async def _change_on(hung_up: asyncio.Event, sidecar: Sidecar, read_again: Calla
             log.error(text, error, extra={"event": "reload-refused"})  # noqa: TRY400 - a traceback tells nobody more
         except Exception:
             text = "the configuration is not taken, and the old one stays: it met a defect of the sidecar"
-            log.exception(text, extra={"event": "defect"})
+            log.exception(text, extra={"event": "reload-failed"})
         else:
             about = {"event": "reloaded", "taken": found.taken, "need_restart": found.left}
             log.info("the configuration was read again; %s", _in_words(found), extra=about)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from proxy.forward.echo import Echoes
     from proxy.observe import RequestLine
     from proxy.tokens import Refresher, Token
+    from proxy.tracing.spans import RequestTrace
     from proxy.upstream import Exchange, Pool
 
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
@@ -80,15 +81,23 @@ class Call:
     """A request that has passed the guard. It holds at most one exchange, from `send` to the end of the context."""
 
     def __init__(
-        self, request: web.BaseRequest, target: str, api: Api, body: Body, line: RequestLine, trail: bytes = b""
+        self,
+        request: web.BaseRequest,
+        target: str,
+        api: Api,
+        body: Body,
+        line: RequestLine,
+        trail: bytes = b"",
+        trace: RequestTrace | None = None,
     ) -> None:
-        """`trail` are field lines that tell upstream of the way so far."""
+        """`trail` are field lines that tell upstream of the way so far; `trace` makes a span of each exchange."""
         self.request = request
         self._target = target
         self._trail = trail
         self.api = api
         self.body = body
         self.line = line
+        self.trace = trace
         self._token: Token | None = None
         self._exchange: Exchange | None = None
 
@@ -138,12 +147,14 @@ class Call:
         if token.audience is not exchange.audience and token.audience != exchange.audience:
             raise InternalError("the token belongs to another server than the connection; nothing was sent")
         # From here to the first byte nothing is awaited: the connection is good, and so is the token.
-        request = self.request
+        request, fields, trail = self.request, self.request.raw_headers, self._trail
+        if self.trace is not None:
+            fields, trail = self.trace.sends(self.api.origin, fields, trail)
         head = request_head(
             request.method.encode(),
             self._target.encode("utf-8", "surrogateescape"),
-            request.raw_headers,
-            Sent(self.api.authority, token.authorization, self.body.framing, self._trail),
+            fields,
+            Sent(self.api.authority, token.authorization, self.body.framing, trail),
         )
         started = time.perf_counter()
         self.line.outcome = Outcome.UNKNOWN  # from here on, until there is an answer
@@ -151,6 +162,8 @@ class Call:
         self.api.echoes.strip(exchange.response, token)
         self.line.outcome = Outcome.ANSWERED
         self.line.upstream_ms = round((time.perf_counter() - started) * 1000, 3)
+        if self.trace is not None:
+            self.trace.answered(exchange.response.status)
 
     async def _checkout(self, *, fresh: bool) -> tuple[Exchange, Token]:
         """Return a connection and a token that are both good now; the wait for the one may outlive the other."""

@@ -36,6 +36,8 @@ from proxy.guard import check_message, is_preflight
 from proxy.observe import Inspected, RequestLine
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from aiohttp import web
 
     from proxy.forward.body import Holder
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
     from proxy.guard import Guard
     from proxy.observe import AccessLog, RequestMeter
     from proxy.tokens import Token
+    from proxy.tracing.spans import ListenerTracing, RequestTrace
     from proxy.upstream import Exchange
 
 log = logging.getLogger(__name__)
@@ -78,6 +81,8 @@ class Forward:
         self.meter = meter
         self._history = access_log.history
         self._stand_in = stand_in
+        self.tracing: ListenerTracing | None = None
+        """Makes a span of each request and each exchange."""
         self._ids = (f"{run}-{number:x}" for run in (token_hex(4),) for number in count(1))
         self.traffic = Traffic(meter)
         self._witnesses: set[asyncio.Task[None]] = set()
@@ -101,9 +106,10 @@ class Forward:
             peer_uid=peer_uid,
             outcome=Outcome.NOT_SENT,
         )
+        trace = None if self.tracing is None else self.tracing.begin(line, request.raw_headers, request.version)
         self.traffic.enter()
         try:
-            await self._forward(request, target, answer, line)
+            await self._forward(request, target, answer, line, trace)
         except ProxyError as error:
             self._refuse(request, answer, line, error)
         except (asyncio.CancelledError, ConnectionError) as error:
@@ -121,9 +127,13 @@ class Forward:
             self._end(line, started)
             self.meter.ended(line)
             self._history.ended(line, request.raw_headers, answer.inspected)
+            if trace is not None:
+                trace.end()
         return answer
 
-    async def _forward(self, request: web.BaseRequest, target: str, answer: Answer, line: RequestLine) -> None:
+    async def _forward(
+        self, request: web.BaseRequest, target: str, answer: Answer, line: RequestLine, trace: RequestTrace | None
+    ) -> None:
         page = self._guard.web_page(request.headers)
         if page is not None:
             answer.share_with(page)
@@ -145,7 +155,7 @@ class Forward:
             await api.refresher.token()
             answer.go_on()
         trail = self._trail.lines(request.remote or "", request.headers.get("Host", "")) if self._trail else b""
-        with await self._holder.read(request) as body, Call(request, target, api, body, line, trail) as call:
+        with await self._holder.read(request) as body, Call(request, target, api, body, line, trail, trace) as call:
             if self._history.inspecting:
                 answer.inspected = Inspected(target, body.wire if isinstance(body.wire, bytes) else None)
             try:
@@ -199,12 +209,15 @@ class Forward:
         exchange = call.take_write_under_way()
         if exchange is None:
             return
+        end_span = None if call.trace is None else call.trace.hand_over()
         self.traffic.begin()
-        witness = asyncio.create_task(self._witness(exchange, copy(call.line)))
+        witness = asyncio.create_task(self._witness(exchange, copy(call.line), end_span))
         self._witnesses.add(witness)
         witness.add_done_callback(self._witnesses.discard)
 
-    async def _witness(self, exchange: Exchange, line: RequestLine) -> None:
+    async def _witness(
+        self, exchange: Exchange, line: RequestLine, end_span: Callable[[RequestLine], None] | None
+    ) -> None:
         started = time.perf_counter()
         line.error = "caller-gone"
         try:
@@ -219,6 +232,8 @@ class Forward:
             self._end(line, started)
             self.meter.heard(line)
             self._history.heard(line)
+            if end_span is not None:
+                end_span(line)
 
     def _end(self, line: RequestLine, started: float) -> None:
         line.duration_ms = round((time.perf_counter() - started) * 1000, 3)

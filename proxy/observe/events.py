@@ -64,6 +64,23 @@ EVENTS = {
     "unsafe-user": Event("warning", "The sidecar runs as root and has a TCP listener.", _SAYS),
     "unsafe-listener": Event("warning", "A listener is open to other machines without a caller token.", _SAYS),
     "unsafe-store": Event("warning", "Tokens cross a network in the clear.", _SAYS),
+    "reload-failed": Event(
+        "error",
+        "The configuration was read again and met a defect of the sidecar; the old one stays.",
+        "Report it, with the `exception` of the line. Restart the sidecar to have it take the configuration.",
+        fields=("exception",),
+    ),
+    "tracing": Event("info", "Requests are traced, as the `OTEL_…` variables ask for."),
+    "tracing-off": Event(
+        "warning",
+        "The `OTEL_…` variables ask for traces that cannot be had; requests are served without.",
+        "Do what the message says; or set `OTEL_SDK_DISABLED=true`, where no traces are wanted.",
+    ),
+    "tracing-trouble": Event(
+        "warning",
+        "Spans did not reach the collector, or came faster than they could be sent. Requests are not touched by it.",
+        "See whether the collector runs where `OTEL_EXPORTER_OTLP_ENDPOINT` says, and what its own log says.",
+    ),
     # --- Requests
     "request": Event(
         "info; warning where it ended in an error",

@@ -90,6 +90,12 @@ MALFORMED = Family(
     "Requests that are malformed or too large. Those that could not be read at all are in no other metric.",
     (*_OF_LISTENER, "error"),
 )
+CUT_SHORT = Family(
+    "counter",
+    "connections_cut_short",
+    "Callers who were cut short before they had made a request; they are in no other metric.",
+    (*_OF_LISTENER, "error"),
+)
 HELD = Family("gauge", "held_bytes", "Bytes of bodies that are held for a replay.")
 HELD_LIMIT = Family("gauge", "held_limit_bytes", "How many may be held: `limits.replay_memory`. Past it bodies stream.")
 
@@ -142,7 +148,7 @@ BUILD = Family("info", "build", "What runs.", ("version",))
 SECTIONS: dict[str, tuple[Family, ...]] = {
     "Requests": (
         REQUESTS, OUTCOMES, ERRORS, DURATION, UPSTREAM_DURATION, IN_FLIGHT, WAITING, WAITING_LIMIT,
-        REPLAYS, HEARD_OUT, GUARD_REFUSALS, MALFORMED, HELD, HELD_LIMIT,
+        REPLAYS, HEARD_OUT, GUARD_REFUSALS, MALFORMED, CUT_SHORT, HELD, HELD_LIMIT,
     ),
     "Connections to Invoisys": (CONNECTIONS, CONNECTIONS_LIMIT, OPENED, REUSED, CLOSED),
     "Tokens and logins": (

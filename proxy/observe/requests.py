@@ -25,9 +25,10 @@ NONE = "none"
 
 CAUSES = ("host", "origin", "form", "caller-token", "rule", "token-endpoint")
 OUTCOMES = ("not-sent", "answered", "unknown")
+CUT_SHORT = ("too-many-connections", "slow-head", "forbidden")
 REPLAYS = ("replayed", "too-large", "permission", "failed")
 
-_COUNTED = (f.REQUESTS, f.OUTCOMES, f.ERRORS, f.REPLAYS, f.HEARD_OUT, f.GUARD_REFUSALS, f.MALFORMED)
+_COUNTED = (f.REQUESTS, f.OUTCOMES, f.ERRORS, f.REPLAYS, f.HEARD_OUT, f.GUARD_REFUSALS, f.MALFORMED, f.CUT_SHORT)
 
 _METHODS = {method: method for method in METHODS}
 _MS = 0.001
@@ -67,6 +68,7 @@ class RequestMeter:
         self.heard_out: defaultdict[tuple[str | None, str | None], int] = defaultdict(int)
         self.refusals: defaultdict[str, int] = defaultdict(int)
         self.malformed: defaultdict[str, int] = defaultdict(int)
+        self.cut_short: defaultdict[str, int] = defaultdict(int)
 
     def ended(self, line: RequestLine) -> None:
         """Count a request, by what its line says."""
@@ -89,6 +91,10 @@ class RequestMeter:
     def was_malformed(self, error: str) -> None:
         """Count a request that is malformed or too large."""
         self.malformed[error] += 1
+
+    def was_cut_short(self, error: str) -> None:
+        """Count a caller that was cut short before it had made a request."""
+        self.cut_short[error] += 1
 
 
 def _buckets() -> Buckets:
@@ -116,6 +122,8 @@ def collect(meters: Mapping[str, RequestMeter], apis: Mapping[str, Iterable[str]
             counts[f.GUARD_REFUSALS].add((listener, cause), number)
         for error, number in meter.malformed.items():
             counts[f.MALFORMED].add((listener, error), number)
+        for error, number in meter.cut_short.items():
+            counts[f.CUT_SHORT].add((listener, error), number)
     for kind, counted in counts.items():
         yield family(kind, counted.sums)
     yield histogram(f.DURATION, _by_api(meters, "took"), _MS)
@@ -127,6 +135,8 @@ def _begin(counts: Mapping[f.Family, Counts], listener: str, apis: Iterable[str]
     """Begin at zero what an alert waits for: from nothing to one is no increase."""
     for cause in CAUSES:
         counts[f.GUARD_REFUSALS].add((listener, cause), 0)
+    for error in CUT_SHORT:
+        counts[f.CUT_SHORT].add((listener, error), 0)
     for api in apis:
         counts[f.ERRORS].add((listener, api, "internal-error"), 0)
         for outcome in OUTCOMES:

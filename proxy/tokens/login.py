@@ -204,10 +204,13 @@ class Login:
         self._warned: set[str] = set()
         self.skew: float | None = None
         """Seconds by which our clock was ahead of the login server's at the last login."""
+        self.status: int | None = None
+        """What the last login was answered, if it was."""
 
     async def __call__(self, credentials: Credentials) -> Grant:
         """Log in once; raises `LoginError`."""
         asked = self._clock().wall
+        self.status = None
         try:
             async with asyncio.timeout(self._limit):
                 answer = await self._post(credentials)
@@ -215,6 +218,7 @@ class Login:
             raise LoginTimedOut(f"the login was not answered within {self._limit:g} s") from None
         except (aiohttp.ClientError, OSError) as error:
             raise LoginUnreachable(f"the login server could not be reached: {_cause(error)}") from None
+        self.status = answer.status
         self.skew = clock_skew(answer.headers.get("Date"), asked, self._clock().wall)
         self._warn_of_skew()
         grant = read_grant(answer, tuple(_spellings(credentials)))

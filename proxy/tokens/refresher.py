@@ -75,6 +75,8 @@ class Refresher:
         self._look: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._stopped = False
+        self.reason = ""
+        """Why the last login began, in a word."""
 
     # --- What a request asks for ------------------------------------------------------------------------------------
 
@@ -195,7 +197,8 @@ class Refresher:
         if self._stopped:
             return None
         now = self._clock()
-        work = self._replace(self._life.reason(now))
+        self.reason = self._life.reason(now)
+        work = self._replace(self.reason)
         self._life.began(now)
         self._login = asyncio.get_running_loop().create_task(work, name=self._name)
         return self._login

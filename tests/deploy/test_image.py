@@ -34,12 +34,13 @@ def locked(name: str) -> dict[str, str]:
     return dict(re.findall(r"^([a-z0-9-]+)==(\S+)", text, re.MULTILINE))
 
 
-def test_the_image_has_what_the_program_has_and_redis() -> None:
+def test_the_image_has_what_the_program_has_and_every_extra() -> None:
     in_the_image = locked("requirements-image.lock")
     assert locked("requirements.lock").items() <= in_the_image.items()
-    assert {"redis", "cryptography"} <= set(in_the_image)
+    extras = ("redis", "cryptography", "opentelemetry-sdk", "opentelemetry-exporter-otlp-proto-http")
+    assert set(extras) <= set(in_the_image)
     tested = locked("requirements-dev.lock")
-    assert {name: tested[name] for name in ("redis", "cryptography")}.items() <= in_the_image.items()
+    assert {name: tested[name] for name in extras}.items() <= in_the_image.items()
 
 
 def test_what_is_copied_is_let_into_the_build() -> None:

@@ -43,6 +43,7 @@ def metrics(reading: TokenReading = READING) -> Metrics:
     requests.heard(line(outcome=Outcome.ANSWERED))
     requests.refused("host")
     requests.was_malformed("malformed-request")
+    requests.was_cut_short("slow-head")
     return made
 
 
@@ -191,6 +192,7 @@ def test_a_request_that_went_nowhere_took_no_time_there() -> None:
         ("request_errors_total", {**OF, "error": "internal-error"}),
         ("replays_total", {**OF, "result": "failed"}),
         ("guard_refusals_total", {"listener": LISTENER, "cause": "host"}),
+        ("connections_cut_short_total", {"listener": LISTENER, "error": "too-many-connections"}),
     ],
 )
 def test_what_an_alert_waits_for_begins_at_zero(sample: str, labels: dict[str, str]) -> None:

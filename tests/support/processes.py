@@ -45,7 +45,7 @@ class Process:
         self, *arguments: str, env: dict[str, str] | None = None, files: str = "", within: Sequence[str] = ()
     ) -> None:
         """`files` is how many the process may have open; `within` is a command that runs the rest somewhere else."""
-        clean = {name: value for name, value in os.environ.items() if not name.startswith("INVOISYS_")}
+        clean = {name: value for name, value in os.environ.items() if not name.startswith(("INVOISYS_", "OTEL_"))}
         self.lines: list[str] = []
         self._news: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self.child = subprocess.Popen(
@@ -241,7 +241,11 @@ def environment(upstream: str, **settings: str) -> dict[str, str]:
         "API_3_0_URL": upstream,
         "API_3_0_TOKEN_URL": f"{upstream}/v1/token",
     } | settings
-    return {name if name in _OF_OTHERS else f"INVOISYS_{name}": value for name, value in env.items() if value}
+    return {name if _is_of_others(name) else f"INVOISYS_{name}": value for name, value in env.items() if value}
+
+
+def _is_of_others(name: str) -> bool:
+    return name in _OF_OTHERS or name.startswith("OTEL_")
 
 
 @contextlib.contextmanager

@@ -100,6 +100,27 @@ async def test_refusals_are_counted_by_cause(fake: Fake, tmp_path: Path) -> None
         assert now("requests_total", origin="sidecar") == 6
 
 
+async def test_callers_who_are_cut_short_are_counted_by_error(fake: Fake, tmp_path: Path) -> None:
+    unix = f"unix:{tmp_path}/s"
+    sections = {
+        "listeners": [{"bind": "127.0.0.1:0"}, {"bind": unix, "uids": ["nobody"]}],
+        "limits": {"caller_connections": 1},
+        "timeouts": {"head": "300ms"},
+    }
+    with sidecar(fake.url, "-c", written(tmp_path, **sections), LISTEN="") as proxy:
+        first, second, third = [await connect(url) for url in (proxy.url, proxy.url, proxy.urls[1])]
+        for (reader, writer), status in ((second, 503), (third, 403), (first, 408)):
+            writer.write(b"GET /api/x HTTP/1.1\r\n")  # and no more of it
+            assert (await read_reply(reader)).status == status
+            writer.close()
+        now = await told(proxy)
+        assert now("connections_cut_short_total", listener="127.0.0.1:0", error="too-many-connections") == 1
+        assert now("connections_cut_short_total", listener="127.0.0.1:0", error="slow-head") == 1
+        assert now("connections_cut_short_total", listener="127.0.0.1:0", error="forbidden") == 0
+        assert now("connections_cut_short_total", listener=unix, error="forbidden") == 1
+        assert now("connections_cut_short_total") == 3
+
+
 async def test_replays_are_counted_by_result(fake: Fake, tmp_path: Path) -> None:
     with sidecar(fake.url, "-c", written(tmp_path, limits={"replay_body": "1KiB"})) as proxy:
         await proxy.issue(1)

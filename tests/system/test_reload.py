@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.config import written
-from tests.support.processes import Fake, Sidecar, sidecar
+from tests.support.processes import ROOT, Fake, Sidecar, sidecar
 from tests.support.wire import PATIENCE, ask, connect, read_reply
 
 REQUEST = b"GET /api/nfe/getbychaveSTD/1 HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -128,6 +128,51 @@ async def test_a_broken_one_is_refused_and_the_old_one_stays(fake: Fake, tmp_pat
             assert (await proxy.issue(1)).status == 200
             written(tmp_path, listeners=[{"bind": bind}])
             assert (await reloaded(proxy))["taken"] == []
+
+
+SABOTAGE = """
+from proxy.listener import Listener
+
+take_over, calls = Listener.take_over, []
+
+def broken(self, *arguments):
+    calls.append(self)
+    if len(calls) == 2:
+        raise RuntimeError("sabotage")
+    take_over(self, *arguments)
+
+Listener.take_over = broken
+"""
+
+
+async def test_a_defect_leaves_everything_as_it_was(fake: Fake, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(SABOTAGE)
+    binds = [f"127.0.0.1:{free_port()}" for _ in range(3)]
+
+    def with_(rule: str, *binds: str) -> str:
+        return written(tmp_path, listeners=[{"bind": bind, "rules": [rule]} for bind in binds])
+
+    path = f"{tmp_path}:{ROOT}"
+    with sidecar(fake.url, "-c", with_("GET /api/*", *binds[:2]), LISTEN="", PYTHONPATH=path) as proxy:
+        reader, writer = await connect(proxy.url)
+        writer.write(REQUEST)
+        assert (await read_reply(reader)).status == 200
+        with_("POST /api/*", *binds)
+        told = await reloaded(proxy, "reload-failed")
+        assert "RuntimeError: sabotage" in str(told["exception"])
+        assert str(told["next_step"]).startswith("Report it")
+        writer.write(REQUEST)  # the one that had been taken over already
+        assert (await read_reply(reader)).status == 200
+        for url in proxy.urls:
+            assert (await ask(url, "GET", "/api/nfe/getbychaveSTD/1")).status == 200
+            assert (await ask(url, "POST", "/api/nfe/envio", b"{}")).status == 403
+        with pytest.raises(ConnectionRefusedError):
+            await connect(f"http://{binds[2]}")
+        await reloaded(proxy)
+        for bind in binds:
+            assert (await ask(f"http://{bind}", "GET", "/api/nfe/getbychaveSTD/1")).status == 403
+        writer.close()
+    assert (await fake.state())["logins"] == 1
 
 
 async def test_what_needs_a_restart_is_said(fake: Fake, tmp_path: Path) -> None:

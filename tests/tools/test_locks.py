@@ -18,15 +18,14 @@ if TYPE_CHECKING:
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 GROUPS = PROJECT["dependency-groups"]
+EXTRAS = [each for extra in PROJECT["project"]["optional-dependencies"].values() for each in extra]
 RUN, IMAGE, DEV, AUDIT = (ROOT / f"requirements{suffix}.lock" for suffix in ("", "-image", "-dev", "-audit"))
 TOOLS = ("fuzz", "audit", "bench", "deploy", "mutants")
 """Groups with an environment of their own."""
 WANTED: dict[Path, list[str]] = {
     RUN: PROJECT["project"]["dependencies"],
-    IMAGE: PROJECT["project"]["dependencies"] + PROJECT["project"]["optional-dependencies"]["redis"],
-    DEV: PROJECT["project"]["dependencies"]
-    + GROUPS["dev"]
-    + [each for extra in PROJECT["project"]["optional-dependencies"].values() for each in extra],
+    IMAGE: PROJECT["project"]["dependencies"] + EXTRAS,
+    DEV: PROJECT["project"]["dependencies"] + GROUPS["dev"] + EXTRAS,
 } | {ROOT / f"requirements-{group}.lock": GROUPS[group] for group in TOOLS}
 
 
