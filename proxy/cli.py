@@ -183,6 +183,10 @@ def _set_up_log(config: Config) -> AccessLog:
     return set_up(config.log.level, config.log.format or by_default, sys.stdout.buffer, colours=colours)
 
 
+_COLLECT_EVERY = 20_000
+"""Objects more than before, until the collector looks: what a request leaves behind ends without it."""
+
+
 def _within_loop(work: Coroutine[None, None, int]) -> int:
     """Run in uvloop where it is there; it is not on Windows."""
     try:
@@ -206,6 +210,7 @@ async def _serve(config: Config, access_log: AccessLog, read_again: Callable[[],
     def on_start(addresses: list[str]) -> None:
         gc.collect()
         gc.freeze()  # what is there at start stays: the collector need not look at it again
+        gc.set_threshold(_COLLECT_EVERY)
         *listeners, admin = addresses
         log.info(
             "listening at %s, for probes at %s",

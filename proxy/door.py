@@ -32,6 +32,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _BACKLOG = 4096
+_RECEIVE_BUFFER = 32 * 1024
+"""Bytes that the kernel takes in for a caller ahead of what is read; it doubles them for its own needs. Left to itself
+it takes in megabytes and hands them over at once: a thousand callers, and memory is full of what nobody reads yet."""
+
 _RETRY_AFTER = 1.0
 _LONGEST_FAREWELL = 1.0
 """Seconds that a caller who is turned away may take to ask, and to hear why not."""
@@ -98,7 +102,15 @@ class Door:
             loop.call_soon(self._came)
             return make()
 
+        address = await self._listen(let_in, take_socket)
+        for listening in self._sockets():
+            with _as_socket(listening) as own:
+                own.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)  # for those who come in by it
+        return address
+
+    async def _listen(self, let_in: Callable[[], asyncio.Protocol], take_socket: TakeSocket | None) -> str:
         bind = self._bind
+        loop = asyncio.get_running_loop()
         taken = take_socket(bind.path or (bind.host, bind.port)) if take_socket is not None else None
         self._is_others = taken is not None
         if self._unix is not None:
@@ -119,7 +131,7 @@ class Door:
             if self._unix is not None:
                 self._unix.remove()
             if sys.platform == "linux":
-                await asyncio.gather(*(_let_in_the_last(each.fileno()) for each in self._server.sockets))
+                await asyncio.gather(*map(_let_in_the_last, self._sockets()))
         self.close()
 
     def close(self) -> None:
@@ -129,6 +141,9 @@ class Door:
             self._server = None
             if self._unix is not None:
                 self._unix.remove()
+
+    def _sockets(self) -> list[int]:
+        return [] if self._server is None else [each.fileno() for each in self._server.sockets]
 
     def farewell(self, why: ProxyError) -> asyncio.Protocol:
         """Return what speaks to a caller that is turned away."""
@@ -153,13 +168,18 @@ def _leave_file(listen: Callable[..., object]) -> dict[str, bool]:
     return {"cleanup_socket": False} if "cleanup_socket" in signature(listen).parameters else {}
 
 
+def _as_socket(listening: int) -> socket.socket:
+    """Return another handle of a socket: the event loop's own takes no options."""
+    return socket.socket(fileno=os.dup(listening))
+
+
 async def _let_in_the_last(listening: int) -> None:
     """Have the kernel drop who knocks at a TCP socket from now on, so that they knock again, and find it closed.
 
     Who has knocked already may believe to be inside before the kernel here knows: they are waited for. A Unix socket
     has no such moment, and its file is gone.
     """
-    with contextlib.suppress(OSError), socket.socket(fileno=os.dup(listening)) as own:
+    with contextlib.suppress(OSError), _as_socket(listening) as own:
         if own.family != socket.AF_UNIX:
             code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *each) for each in _DROP_KNOCKS))
             program = struct.pack("@HP", len(_DROP_KNOCKS), ctypes.addressof(code))

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import hmac
 import re
+from functools import lru_cache
 from itertools import chain
 from typing import TYPE_CHECKING
 from urllib.parse import unquote_to_bytes
 
-from aiohttp import HttpVersion10, HttpVersion11
+from aiohttp import HttpVersion10, HttpVersion11, hdrs
+from multidict import istr
 
 from proxy.errors import (
     BadTarget,
@@ -43,6 +45,7 @@ MAX_FIELDS = 200
 
 _HOST = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z._-]+)(?::(?P<port>[1-9][0-9]{0,4}))?")
 _LARGEST_PORT = 65535
+_SEC_FETCH_SITE = istr("Sec-Fetch-Site")
 _OF_NO_OTHER_SITE = frozenset({"none", "same-origin"})
 _METHOD = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # a token: RFC 9110, section 5.6.2
 _AMBIGUOUS = re.compile(r"//|/[. ]+(?:/|$)|[;%?#\\\x00-\x1f\x7f]")
@@ -66,9 +69,18 @@ def canonical_path(target: str) -> str | None:
     return path
 
 
+@lru_cache(256)
+def _host_name(value: str) -> str | None:
+    """Return the name of a Host field in lower case; none where the field is malformed."""
+    match = _HOST.fullmatch(value)
+    if match is None or (match["port"] is not None and not 0 < int(match["port"]) <= _LARGEST_PORT):
+        return None
+    return match["name"].lower()
+
+
 def is_preflight(method: str, headers: CIMultiDictProxy[str]) -> bool:
     """Tell whether a browser asks beforehand what a web page may send (the Fetch standard, section 3.2.2)."""
-    return method == "OPTIONS" and "Origin" in headers and "Access-Control-Request-Method" in headers
+    return method == "OPTIONS" and hdrs.ORIGIN in headers and hdrs.ACCESS_CONTROL_REQUEST_METHOD in headers
 
 
 class Guard:
@@ -106,31 +118,23 @@ class Guard:
 
     def check_host(self, headers: CIMultiDictProxy[str]) -> None:
         """Let only our own names pass; a request without Host is HTTP/1.0, which no browser speaks."""
-        values = headers.getall("Host", ())
-        if not values:
-            return
-        match = _HOST.fullmatch(values[0])
-        if (
-            len(values) > 1
-            or match is None
-            or match["name"].lower() not in self._hosts
-            or (match["port"] is not None and not 0 < int(match["port"]) <= _LARGEST_PORT)
-        ):
+        values = headers.getall(hdrs.HOST, ())
+        if values and (len(values) > 1 or _host_name(values[0]) not in self._hosts):
             raise MisdirectedRequest("this Host is not one of the sidecar's; add it to `hosts` of the listener")
 
     def check_browser(self, headers: CIMultiDictProxy[str]) -> None:
         """Keep out web pages of origins that were not let in (the Fetch standard's Origin and Sec-Fetch-Site)."""
-        if "Origin" in headers:
+        if hdrs.ORIGIN in headers:
             if self.web_page(headers) is None:
                 raise Forbidden("this browser origin is not let in; add it to `origins` of the listener", "origin")
-        elif "Sec-Fetch-Site" in headers and not _OF_NO_OTHER_SITE.issuperset(headers.getall("Sec-Fetch-Site")):
+        elif _SEC_FETCH_SITE in headers and not _OF_NO_OTHER_SITE.issuperset(headers.getall(_SEC_FETCH_SITE)):
             raise Forbidden("a web page of another site may not call the sidecar", "origin")
 
     def web_page(self, headers: CIMultiDictProxy[str]) -> str | None:
         """Return the origin of the web page that asks, if it is one that was let in."""
         if not self._origins:
             return None
-        origins = headers.getall("Origin", ())
+        origins = headers.getall(hdrs.ORIGIN, ())
         return origins[0] if len(origins) == 1 and origins[0] in self._origins else None
 
     def _check_rules(self, method: str, target: str) -> None:
@@ -140,7 +144,7 @@ class Guard:
 
 
 def _check_caller_token(headers: CIMultiDictProxy[str], good: Sequence[bytes]) -> None:
-    fields = headers.getall("Authorization", ())
+    fields = headers.getall(hdrs.AUTHORIZATION, ())
     scheme, _, token = fields[0].partition(" ") if len(fields) == 1 else ("", "", "")
     given = token.strip(" ").encode("utf-8", "surrogateescape")
     # Every token is compared, so that the time taken tells nothing.
@@ -150,7 +154,7 @@ def _check_caller_token(headers: CIMultiDictProxy[str], good: Sequence[bytes]) -
 
 
 def _requested_method(headers: CIMultiDictProxy[str]) -> str:
-    methods = headers.getall("Access-Control-Request-Method")
+    methods = headers.getall(hdrs.ACCESS_CONTROL_REQUEST_METHOD)
     if len(methods) > 1 or not _METHOD.fullmatch(methods[0]):
         raise MalformedRequest("`Access-Control-Request-Method` is not a method")
     return methods[0]
@@ -163,14 +167,14 @@ def own_names(bind: Bind) -> list[str]:
     return [f"[{bind.host}]" if ":" in bind.host else bind.host]
 
 
-def check_message(version: HttpVersion, target: str, fields: Sequence[tuple[bytes, bytes]]) -> None:
+def check_message(version: HttpVersion, target: bytes, fields: Sequence[tuple[bytes, bytes]]) -> None:
     """Refuse what is larger than is forwarded, and what the parser lets pass although its version forbids it."""
-    if version == HttpVersion10:
+    if version != HttpVersion11:
+        if version != HttpVersion10:
+            raise MalformedRequest("the version is neither HTTP/1.1 nor HTTP/1.0")
         if any(name.lower() == b"transfer-encoding" for name, _ in fields):
             raise MalformedRequest("HTTP/1.0 has no transfer codings")  # RFC 9112, section 6.1
-    elif version != HttpVersion11:
-        raise MalformedRequest("the version is neither HTTP/1.1 nor HTTP/1.0")
-    if len(target.encode("utf-8", "surrogateescape")) > MAX_TARGET:
+    if len(target) > MAX_TARGET:
         raise TargetTooLong(f"the request target is longer than {MAX_TARGET} bytes")
     if len(fields) > MAX_FIELDS or sum(map(len, chain.from_iterable(fields))) > MAX_HEAD:
         raise HeadersTooLarge(f"the header section has more than {MAX_FIELDS} fields or {MAX_HEAD} bytes")
@@ -186,10 +190,10 @@ def check_form(method: str, target: str, headers: CIMultiDictProxy[str]) -> None
         raise BadTarget("the request target must be a path; is the sidecar set as an HTTP proxy? It is a server")
     if "#" in target:
         raise BadTarget("the request target must not hold a fragment")
-    if "Transfer-Encoding" in headers:
-        codings = headers.getall("Transfer-Encoding")
+    if hdrs.TRANSFER_ENCODING in headers:
+        codings = headers.getall(hdrs.TRANSFER_ENCODING)
         if len(codings) > 1 or codings[0].strip().lower() != "chunked":
             raise NotImplementedHere("the only transfer coding is chunked")
     # Other offers to upgrade (Java's HttpClient offers h2c) may be ignored: RFC 9110, section 7.8.
-    if "Upgrade" in headers and "websocket" in headers["Upgrade"].lower():
+    if hdrs.UPGRADE in headers and "websocket" in headers[hdrs.UPGRADE].lower():
         raise NotImplementedHere("WebSockets are not forwarded")

@@ -63,7 +63,9 @@ async def opened(most: int, make_room: Callable[[], None] | None = None) -> Asyn
         door.close()
         for transport in list(inside.here):
             transport.close()
-        await asyncio.sleep(0)
+        async with asyncio.timeout(PATIENCE):
+            while door._farewells:  # noqa: ASYNC110 - no event tells that they have ended with their callers
+                await asyncio.sleep(0)
 
 
 async def test_all_who_come_at_once_are_counted() -> None:

@@ -7,6 +7,19 @@ from proxy.forward.echo import Echoes
 from proxy.forward.forward import Forward
 from proxy.forward.headers import Trail
 from proxy.forward.problem import refusal
+from proxy.forward.request import Request
 from proxy.forward.target import ascii_line
 
-__all__ = ["Answer", "Api", "Apis", "Echoes", "Forward", "HeldBytes", "Holder", "Trail", "ascii_line", "refusal"]
+__all__ = [
+    "Answer",
+    "Api",
+    "Apis",
+    "Echoes",
+    "Forward",
+    "HeldBytes",
+    "Holder",
+    "Request",
+    "Trail",
+    "ascii_line",
+    "refusal",
+]

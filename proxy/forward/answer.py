@@ -11,7 +11,7 @@ import socket
 import struct
 from typing import TYPE_CHECKING
 
-from aiohttp import HttpVersion10, web
+from aiohttp import HttpVersion10
 
 from proxy.forward.cors import preflight_head, shared_with, without_cors
 from proxy.forward.headers import answer_head
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from multidict import CIMultiDictProxy
 
     from proxy.errors import ProxyError
+    from proxy.forward.request import Request
     from proxy.observe import Inspected
     from proxy.upstream import Exchange
 
@@ -34,33 +35,31 @@ class CallerGone(ConnectionError):
     """The caller's connection ended before its answer was whole."""
 
 
-class Answer(web.StreamResponse):
-    """What one caller gets. aiohttp's server asks for `prepare`, `write_eof` and `keep_alive`, and nothing else."""
+class Answer:
+    """What one caller gets."""
 
-    def __init__(self, request: web.BaseRequest, stall: float) -> None:
+    __slots__ = ("_caller", "_old", "_shared", "_stall", "_to_head", "inspected", "keep_alive", "sent", "status")
+
+    def __init__(self, request: Request, stall: float) -> None:
         """`stall` is in seconds: how long the caller may stand still while it should read."""
-        self._request = request
+        self._caller = request.caller
         self._stall = stall
-        self._kept = request.keep_alive
         self._old = request.version <= HttpVersion10
+        self._to_head = request.method == "HEAD"
         self._shared = b""
-        self._sent_status = 0
+        self.keep_alive = request.keep_alive
+        """Whether the connection takes another request."""
+        self.status = 0
+        """The status that was sent; 0 before."""
         self.sent = 0
         """Bytes of the body that went to the caller."""
         self.inspected: Inspected | None = None
         """Takes the body too, where bodies are inspected."""
 
     @property
-    def status(self) -> int:
-        """The status that was sent; 0 before."""
-        return self._sent_status
-
-    @property
     def begun(self) -> bool:
         """Whether a byte has gone to the caller, so that no other answer can be given."""
-        return self._sent_status != 0
-
-    # --- What the handler calls -------------------------------------------------------------------------------------
+        return self.status != 0
 
     def share_with(self, page: str) -> None:
         """Let a web page of that origin read the answer, whatever it will be."""
@@ -76,15 +75,18 @@ class Answer(web.StreamResponse):
         Raises `CallerGone`, and where the body breaks off what `Exchange.read` raises: then `break_off` follows.
         """
         response = exchange.response
-        bodiless = response.status in _NO_BODY or self._request.method == "HEAD"
-        chunked = not bodiless and response.length is None and not self._old
-        if response.length is None and not bodiless and self._old:
-            self._kept = False  # the end of the connection is the end of the body
+        bodiless = self._to_head or response.status in _NO_BODY
+        chunked = False
+        if response.length is None and not bodiless:
+            chunked = not self._old
+            self.keep_alive = self.keep_alive and chunked  # else the end of the connection is the end of the body
         hop = b"Transfer-Encoding: chunked\r\n" if chunked else b""
         hop += self._shared + self._connection_field()
-        fields = without_cors(response.headers) if self._shared else response.headers
-        head = answer_head(response.status, response.reason, fields, origin=origin, hop=hop)
-        self._sent_status = response.status
+        fields, names = response.headers, response.names
+        if self._shared:
+            fields, names = without_cors(fields, names)
+        head = answer_head(response.status, response.reason, fields, names, origin=origin, hop=hop)
+        self.status = response.status
         if response.ended:
             body = response.take()
             self.sent = len(body)
@@ -98,7 +100,7 @@ class Answer(web.StreamResponse):
             if self.inspected is not None:
                 self.inspected.hear(piece)
             self._write(b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece)
-            await self._drain()
+            await self.taken()
         if chunked:
             self._write(b"0\r\n\r\n")
 
@@ -114,13 +116,13 @@ class Answer(web.StreamResponse):
     def allow(self, page: str, headers: CIMultiDictProxy[str]) -> None:
         """Answer a preflight of a web page of that origin; raises `MalformedRequest`."""
         head = preflight_head(page, headers)
-        self._sent_status = 204
+        self.status = 204
         self._write(b"%b%b\r\n" % (head, self._connection_field()))
 
     def break_off(self) -> None:
         """End the connection where the answer cannot be finished: never a clean end on a truncated document."""
-        self._kept = False
-        transport = self._transport
+        self.keep_alive = False
+        transport = self._caller.transport
         if transport is None:
             return
         if self._old:
@@ -132,53 +134,40 @@ class Answer(web.StreamResponse):
 
     def close_after(self) -> None:
         """Let this answer be the last on its connection."""
-        self._kept = False
+        self.keep_alive = False
 
-    # --- What aiohttp's server calls --------------------------------------------------------------------------------
+    async def taken(self) -> None:
+        """Return when the caller reads what it gets, be it one answer or many: they must not pile up before it.
 
-    @property
-    def keep_alive(self) -> bool:
-        """Whether the connection takes another request."""
-        return self._kept
-
-    async def prepare(self, request: web.BaseRequest) -> None:
-        """Do nothing: the handler has written the head."""
-
-    async def write_eof(self, data: bytes = b"") -> None:  # noqa: ARG002 - aiohttp passes none
-        """Write nothing, the handler has; but answers must not pile up before a caller that asks and does not read."""
-        if self._request.protocol.writing_paused:
-            await self._drain()
-
-    # --- Inside -----------------------------------------------------------------------------------------------------
-
-    @property
-    def _transport(self) -> asyncio.Transport | None:
-        return self._request.transport
-
-    def _own(self, status: int, content_type: bytes, body: bytes, fields: bytes = b"") -> None:
-        head = own_head(status, content_type, len(body), fields + self._shared)
-        self._sent_status = status
-        self.sent = 0 if self._request.method == "HEAD" else len(body)
-        self._write(b"%b%b\r\n%b" % (head, self._connection_field(), body[: self.sent]))
-
-    def _connection_field(self) -> bytes:
-        if not self._kept:
-            return b"Connection: close\r\n"
-        return b"Connection: keep-alive\r\n" if self._old else b""
-
-    async def _drain(self) -> None:
-        transport = self._transport
+        Raises `CallerGone`.
+        """
+        if not self._caller.writing_paused:
+            return
+        transport = self._caller.transport
         try:
             async with asyncio.timeout(self._stall):
-                await self._request.writer.drain()
+                await self._caller.drain()
         except TimeoutError:
             self.break_off()  # it would hold its connection to upstream for ever
             if transport is not None:
                 transport.abort()  # what it has not taken, it will not take
             raise CallerGone from None
 
+    # --- Inside -----------------------------------------------------------------------------------------------------
+
+    def _own(self, status: int, content_type: bytes, body: bytes, fields: bytes = b"") -> None:
+        head = own_head(status, content_type, len(body), fields + self._shared)
+        self.status = status
+        self.sent = 0 if self._to_head else len(body)
+        self._write(b"%b%b\r\n%b" % (head, self._connection_field(), body[: self.sent]))
+
+    def _connection_field(self) -> bytes:
+        if not self.keep_alive:
+            return b"Connection: close\r\n"
+        return b"Connection: keep-alive\r\n" if self._old else b""
+
     def _write(self, data: bytes) -> None:
-        transport = self._transport
+        transport = self._caller.transport
         if transport is None or transport.is_closing():
             raise CallerGone
         transport.write(data)

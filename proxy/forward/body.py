@@ -7,7 +7,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from proxy.errors import BrokenUpload, MalformedRequest, SlowBody, StalledUpload
 from proxy.forward.headers import Framing
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from aiohttp import StreamReader
 
+    from proxy.forward.request import Request
 
 _LARGEST_LENGTH = 2**53
 """Bytes; the parser takes the largest length that it can count to for none at all."""
@@ -37,19 +38,26 @@ class Patience:
         self._left = stall
 
     async def read(self, content: StreamReader) -> bytes:
-        """Return what comes next; raises `SlowBody`."""
+        """Return what has come, or else what comes next, `b""` at the end; raises `SlowBody`."""
+        piece = content.read_nowait()
+        if not piece and not content.is_eof():
+            piece = await self._wait(content)
+        self._left += len(piece) / _LEAST_PACE
+        return piece
+
+    async def _wait(self, content: StreamReader) -> bytes:
         allowed = min(self._stall, self._left)
         clock = asyncio.get_running_loop().time
         began = clock()
         try:
             async with asyncio.timeout(allowed):
-                piece = await content.readany()
+                return await content.readany()
         except TimeoutError:
             if allowed < self._stall:
                 raise SlowBody(f"the body came at less than {_LEAST_PACE} bytes a second") from None
             raise SlowBody(f"no byte of the body came for {self._stall:g} s") from None
-        self._left += len(piece) / _LEAST_PACE - (clock() - began)
-        return piece
+        finally:
+            self._left -= clock() - began
 
 
 class HeldBytes:
@@ -94,6 +102,9 @@ class Body:
             self._budget.give_back(self._held)
 
 
+_NO_BODY = Body(Framing(), b"")
+
+
 @dataclass(frozen=True, slots=True)
 class Holder:
     """Reads bodies: `cap` in bytes for each, `budget` for all, `stall` in seconds that a caller may stand still."""
@@ -102,41 +113,46 @@ class Holder:
     budget: HeldBytes
     stall: float
 
-    async def read(self, request: web.BaseRequest) -> Body:
+    async def read(self, request: Request) -> Body:
         """Return the request's body, read up to its end or the cap.
 
         Raises `MalformedRequest` and `SlowBody`; from iterating over a streaming body come `BrokenUpload` and
         `StalledUpload`, because part of it has gone upstream by then.
         """
-        said = request.headers.get("Content-Length")
-        chunked = "Transfer-Encoding" in request.headers
+        said = request.headers.get(hdrs.CONTENT_LENGTH)
+        chunked = hdrs.TRANSFER_ENCODING in request.headers
         if said is None and not chunked:
-            return Body(Framing(), b"")
+            return _NO_BODY
         length = None if said is None else int(said)
-        held = 0
-        pieces: deque[bytes] = deque()
-        patience = Patience(self.stall)
         if length is not None and length > _LARGEST_LENGTH:
             raise MalformedRequest("the Content-Length is not one that a body can have")
+        # Where the length is known, all of it is taken at once: a thousand bodies that are held in part help nobody.
+        held = length or 0
+        if held > self.cap or not self.budget.take(held):
+            return Body(
+                Framing(length, chunked), _stream(deque(), request.content, Patience(self.stall), chunked=chunked)
+            )
+        pieces: deque[bytes] = deque()
+        patience = Patience(self.stall)
+        came = 0
         try:
-            while length is None or length <= self.cap:
-                piece = await _piece(request.content, patience)
-                if not piece:
-                    return Body(Framing(held), b"".join(pieces), held, self.budget)
+            while piece := await _piece(request.content, patience):
                 pieces.append(piece)
-                if held + len(piece) > self.cap or not self.budget.take(len(piece)):
-                    break
-                held += len(piece)
+                came += len(piece)
+                if came > held:
+                    if came > self.cap or not self.budget.take(came - held):
+                        wire = _stream(pieces, request.content, patience, chunked=chunked)
+                        return Body(Framing(length, chunked), wire, held, self.budget)
+                    held = came
         except BaseException:
             self.budget.give_back(held)
             raise
-        wire = _stream(pieces, request.content, patience, chunked=chunked)
-        return Body(Framing(length, chunked), wire, held, self.budget)
+        return Body(Framing(came), b"".join(pieces), held, self.budget)
 
 
 async def _piece(content: StreamReader, patience: Patience) -> bytes:
     try:
-        return content.read_nowait() if content.is_eof() else await patience.read(content)
+        return await patience.read(content)
     except web.RequestPayloadError:
         raise MalformedRequest("the framing of the body is malformed") from None
 

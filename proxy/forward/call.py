@@ -16,15 +16,14 @@ from proxy.errors import (
     Outcome,
     Overloaded,
 )
-from proxy.forward.headers import Sent, request_head
+from proxy.forward.headers import names_of, request_head
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from aiohttp import web
-
     from proxy.forward.body import Body
     from proxy.forward.echo import Echoes
+    from proxy.forward.request import Request
     from proxy.observe import RequestLine
     from proxy.tokens import Refresher, Token
     from proxy.tracing.spans import RequestTrace
@@ -80,10 +79,11 @@ def waited(asked: float, before: float | None = None) -> float | None:
 class Call:
     """A request that has passed the guard. It holds at most one exchange, from `send` to the end of the context."""
 
+    __slots__ = ("_exchange", "_request", "_token", "_trail", "api", "body", "line", "trace")
+
     def __init__(
         self,
-        request: web.BaseRequest,
-        target: str,
+        request: Request,
         api: Api,
         body: Body,
         line: RequestLine,
@@ -91,8 +91,7 @@ class Call:
         trace: RequestTrace | None = None,
     ) -> None:
         """`trail` are field lines that tell upstream of the way so far; `trace` makes a span of each exchange."""
-        self.request = request
-        self._target = target
+        self._request = request
         self._trail = trail
         self.api = api
         self.body = body
@@ -117,64 +116,73 @@ class Call:
         """The one that `send` sent last."""
         return cast("Token", self._token)
 
-    async def send(self) -> None:
-        """Send the request, once, and return when the head of the answer is there.
+    async def send(self, token: Token) -> None:
+        """Send the request, once, with a token that is good now, and return when the head of the answer is there.
 
         The one thing that is sent again is a GET or HEAD on a connection that was kept from before and ended without a
         byte of answer: upstream had closed it, and reading twice does no harm.
 
         Raises `CannotConnect`, `Overloaded` and `LoginError` while nothing is sent, then what `Exchange.send` raises.
         """
+        self.release()
+        exchange = self.api.pool.begin_at_once(head_only=self._request.method == "HEAD")
+        if exchange is None:
+            exchange, token = await self._begin()
         try:
-            await self._send()
+            await self._send(exchange, token)
         except ConnectionLost as lost:
             if self.line.resent or not self._was_stale():
                 raise
             self.line.resent = True
+            self.release()
             try:
-                await self._send(fresh=True)
+                exchange, token = await self._begin(fresh=True)
             except (CannotConnect, Overloaded, LoginError, Draining):
                 raise lost from None  # the first time, something was sent
+            await self._send(exchange, token)
 
-    async def _send(self, *, fresh: bool = False) -> None:
-        self.release()
+    async def _begin(self, *, fresh: bool = False) -> tuple[Exchange, Token]:
+        """Wait for a connection and a token that are good at the same time: the wait for one may outlive the other."""
+        head_only = self._request.method == "HEAD"
         asked = time.perf_counter()
         try:
-            exchange, token = await self._checkout(fresh=fresh)
+            while True:
+                exchange = await self.api.pool.begin(head_only=head_only, fresh=fresh)
+                token = self.api.refresher.current()
+                if token is not None:
+                    return exchange, token
+                exchange.release()
+                await self.api.refresher.token()
         finally:
             self.line.waiting_ms = waited(asked, self.line.waiting_ms)
+
+    async def _send(self, exchange: Exchange, token: Token) -> None:
+        """Write the request; until then nothing is awaited, so that the connection is still good, and the token."""
         self._exchange, self._token = exchange, token
         if token.audience is not exchange.audience and token.audience != exchange.audience:
             raise InternalError("the token belongs to another server than the connection; nothing was sent")
-        # From here to the first byte nothing is awaited: the connection is good, and so is the token.
-        request, fields, trail = self.request, self.request.raw_headers, self._trail
-        if self.trace is not None:
-            fields, trail = self.trace.sends(self.api.origin, fields, trail)
+        request, line, trace = self._request, self.line, self.trace
+        fields, names, trail = request.fields, request.names, self._trail
+        if trace is not None:
+            fields, trail = trace.sends(self.api.origin, fields, trail)
+            names = names_of(fields)
         head = request_head(
-            request.method.encode(),
-            self._target.encode("utf-8", "surrogateescape"),
+            request.line,
             fields,
-            Sent(self.api.authority, token.authorization, self.body.framing, trail),
+            names,
+            authority=self.api.authority,
+            authorization=token.authorization,
+            framing=self.body.framing,
+            trail=trail,
         )
         started = time.perf_counter()
-        self.line.outcome = Outcome.UNKNOWN  # from here on, until there is an answer
+        line.outcome = Outcome.UNKNOWN  # from here on, until there is an answer
         await exchange.send(head, self.body.wire)
         self.api.echoes.strip(exchange.response, token)
-        self.line.outcome = Outcome.ANSWERED
-        self.line.upstream_ms = round((time.perf_counter() - started) * 1000, 3)
-        if self.trace is not None:
-            self.trace.answered(exchange.response.status)
-
-    async def _checkout(self, *, fresh: bool) -> tuple[Exchange, Token]:
-        """Return a connection and a token that are both good now; the wait for the one may outlive the other."""
-        head_only = self.request.method == "HEAD"
-        while True:
-            exchange = await self.api.pool.begin(head_only=head_only, fresh=fresh)
-            token = self.api.refresher.current()
-            if token is not None:
-                return exchange, token
-            exchange.release()
-            await self.api.refresher.token()
+        line.outcome = Outcome.ANSWERED
+        line.upstream_ms = round((time.perf_counter() - started) * 1000, 3)
+        if trace is not None:
+            trace.answered(exchange.response.status)
 
     def release(self) -> None:
         """Give the connection back; an answer that was read whole can still be passed on."""
@@ -182,7 +190,7 @@ class Call:
             self._exchange.release()
 
     def _was_stale(self) -> bool:
-        may_repeat = self.request.method in ("GET", "HEAD") and self.body.replayable
+        may_repeat = self._request.method in ("GET", "HEAD") and self.body.replayable
         return may_repeat and self.exchange.kept and not self.exchange.response.heard
 
     def take_write_under_way(self) -> Exchange | None:
@@ -191,7 +199,7 @@ class Call:
         Such a write may have made a document, whether its caller is there to hear of it or not.
         """
         exchange = self._exchange
-        if exchange is None or self.request.method in _SAFE or not exchange.sent_whole or exchange.response.ended:
+        if exchange is None or self._request.method in _SAFE or not exchange.sent_whole or exchange.response.ended:
             return None
         self._exchange = None
         return exchange

@@ -57,6 +57,7 @@ def preflight_head(page: str, headers: CIMultiDictProxy[str]) -> bytes:
     return b"HTTP/1.1 204 No Content\r\n" + written.encode()
 
 
-def without_cors(fields: Sequence[Field]) -> list[Field]:
+def without_cors(fields: Sequence[Field], names: Sequence[bytes]) -> tuple[list[Field], list[bytes]]:
     """Leave out what upstream says of web pages: two voices on one matter, and browsers believe neither."""
-    return [field for field in fields if not field[0].lower().startswith(b"access-control-")]
+    left = [at for at, name in enumerate(names) if not name.startswith(b"access-control-")]
+    return [fields[at] for at in left], [names[at] for at in left]

@@ -25,6 +25,7 @@ class Echoes:
     def __init__(self, api: str) -> None:
         self._api = api
         self._spellings: dict[str, tuple[bytes, ...]] = {}  # by token, the oldest first
+        self._looked_for: tuple[bytes, ...] = ()
         self._shortest = 0
         self.stripped = 0
         """Heads that quoted a token."""
@@ -33,29 +34,26 @@ class Echoes:
         """Leave out every field, and the reason phrase, that quotes the token `sent` or one that was sent before."""
         if sent.value not in self._spellings:
             self._remember(sent)
-        size = self._shortest
-        # Most answers have no field that could hold a token; to see that costs a microsecond.
-        long = [field for field in response.headers if len(field[0]) + len(field[1]) >= size]
-        if (long or len(response.reason) >= size) and self._clean(response):
+        if response.fields_size + len(response.reason) < self._shortest:
+            return
+        if self._quoted(b"\n".join(chain((response.reason,), *response.headers))):
+            response.keep_only([field for field in response.headers if not any(map(self._quoted, field))])
+            if self._quoted(response.reason):
+                response.reason = b""
             self.stripped += 1
             if self.stripped == 1:
                 text = "upstream quotes the token in the head of an answer; such fields are left out for the caller"
                 log.warning(text, extra={"event": "token-echoed", "api": self._api})
 
+    def _quoted(self, part: bytes) -> bool:
+        for spelling in self._looked_for:  # noqa: SIM110 - twice as fast as `any`, and each answer has its turn
+            if spelling in part:
+                return True
+        return False
+
     def _remember(self, token: Token) -> None:
         self._spellings[token.value] = token.spellings
         if len(self._spellings) > _REMEMBERED:
             del self._spellings[next(iter(self._spellings))]
-        self._shortest = min(map(len, self._spellings))
-
-    def _clean(self, response: Response) -> bool:
-        def quotes(part: bytes) -> bool:
-            return any(spelling in part for spelling in chain.from_iterable(self._spellings.values()))
-
-        clean = [field for field in response.headers if not any(map(quotes, field))]
-        found = len(clean) < len(response.headers)
-        response.headers = clean
-        if quotes(response.reason):
-            response.reason = b""
-            found = True
-        return found
+        self._looked_for = tuple(chain.from_iterable(self._spellings.values()))
+        self._shortest = min(map(len, self._looked_for), default=0)

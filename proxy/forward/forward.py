@@ -8,9 +8,9 @@ import time
 from copy import copy
 from itertools import count
 from secrets import token_hex
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar, cast
 
-from aiohttp import HttpVersion11
+from aiohttp import HttpVersion11, hdrs
 
 from proxy.errors import (
     BrokenUpload,
@@ -30,24 +30,24 @@ from proxy.errors import (
 from proxy.forward.answer import Answer
 from proxy.forward.call import Call, waited
 from proxy.forward.problem import STAND_IN_TOKEN
-from proxy.forward.target import is_token_path, masked, restored
 from proxy.forward.traffic import Traffic
 from proxy.guard import check_message, is_preflight
 from proxy.observe import Inspected, RequestLine
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from aiohttp import web
+    from collections.abc import Awaitable, Callable
 
     from proxy.forward.body import Holder
     from proxy.forward.call import Apis
     from proxy.forward.headers import Trail
+    from proxy.forward.request import Request
     from proxy.guard import Guard
     from proxy.observe import AccessLog, RequestMeter
     from proxy.tokens import Token
     from proxy.tracing.spans import ListenerTracing, RequestTrace
     from proxy.upstream import Exchange
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -91,10 +91,9 @@ class Forward:
         self.draining = False
         """No request is taken any more."""
 
-    async def __call__(self, request: web.BaseRequest, peer_uid: int | None = None) -> Answer:
-        """Bring a request to its end: one answer, and one line in the log. `peer_uid` is who asks, if known."""
+    async def __call__(self, request: Request) -> Answer:
+        """Bring a request to its end: one answer, and one line in the log."""
         started = time.perf_counter()
-        target = restored(request.raw_path)
         answer = Answer(request, self._holder.stall)
         if self.closing:
             answer.close_after()
@@ -102,18 +101,19 @@ class Forward:
             request_id=next(self._ids),
             listener=self._listener,
             method=request.method,
-            path=masked(target),
-            peer_uid=peer_uid,
+            path=request.target.shown,
+            peer_uid=request.caller.peer_uid,
             outcome=Outcome.NOT_SENT,
         )
-        trace = None if self.tracing is None else self.tracing.begin(line, request.raw_headers, request.version)
-        self.traffic.enter()
+        trace = None if self.tracing is None else self.tracing.begin(line, request.fields, request.version)
+        task = cast("asyncio.Task[None]", request.caller.task)
+        self.traffic.enter(task)
         try:
-            await self._forward(request, target, answer, line, trace)
+            await self._forward(request, answer, line, trace)
         except ProxyError as error:
             self._refuse(request, answer, line, error)
         except (asyncio.CancelledError, ConnectionError) as error:
-            if isinstance(error, ConnectionError) or not self.traffic.was_given_up():
+            if isinstance(error, ConnectionError) or not self.traffic.was_given_up(task):
                 line.error = "caller-gone"
                 raise
             self._refuse(request, answer, line, _given_up(line))
@@ -121,50 +121,44 @@ class Forward:
             log.exception("a request met a defect of the sidecar", extra={"event": "defect"})
             self._refuse(request, answer, line, InternalError("a defect of the sidecar; its log tells more"))
         finally:
-            self.traffic.leave()
+            self.traffic.leave(task)
             line.status = answer.status
             line.bytes_sent = answer.sent
             self._end(line, started)
             self.meter.ended(line)
-            self._history.ended(line, request.raw_headers, answer.inspected)
+            self._history.ended(line, request.fields, answer.inspected)
             if trace is not None:
                 trace.end()
         return answer
 
-    async def _forward(
-        self, request: web.BaseRequest, target: str, answer: Answer, line: RequestLine, trace: RequestTrace | None
-    ) -> None:
-        page = self._guard.web_page(request.headers)
+    async def _forward(self, request: Request, answer: Answer, line: RequestLine, trace: RequestTrace | None) -> None:
+        target, headers = request.target, request.headers
+        page = self._guard.web_page(headers)
         if page is not None:
             answer.share_with(page)
         if self.draining:
             raise Draining("the sidecar is stopping; another will take its place", retry_after=1)
-        check_message(request.version, target, request.raw_headers)
-        self._guard.check(request.method, target, request.headers)
-        if page is not None and is_preflight(request.method, request.headers):
+        check_message(request.version, target.wire, request.fields)
+        self._guard.check(request.method, target.text, headers)
+        if page is not None and is_preflight(request.method, headers):
             line.own = True
-            answer.allow(page, request.headers)
+            answer.allow(page, headers)
             return
-        if request.method == "POST" and is_token_path(target):
+        if target.asks_for_token and request.method == "POST":
             line.own = True
             self._answer_login(answer)
             return
-        api = self._apis.find(target)
+        api = self._apis.find(target.text)
         line.api = api.name
-        if request.version >= HttpVersion11 and request.headers.get("Expect", "").lower() == "100-continue":
+        if hdrs.EXPECT in headers and _expects_continue(request):
             await api.refresher.token()
             answer.go_on()
-        trail = self._trail.lines(request.remote or "", request.headers.get("Host", "")) if self._trail else b""
-        with await self._holder.read(request) as body, Call(request, target, api, body, line, trail, trace) as call:
+        trail = self._trail.lines(request.caller.address, headers.get(hdrs.HOST, "")) if self._trail else b""
+        with await self._holder.read(request) as body, Call(request, api, body, line, trail, trace) as call:
             if self._history.inspecting:
-                answer.inspected = Inspected(target, body.wire if isinstance(body.wire, bytes) else None)
+                answer.inspected = Inspected(target.text, body.wire if isinstance(body.wire, bytes) else None)
             try:
-                asked = time.perf_counter()
-                try:
-                    await api.refresher.token()
-                finally:
-                    line.login_ms = waited(asked)
-                await call.send()
+                await call.send(await _token(call))
                 if call.exchange.response.status == _UNAUTHORIZED:
                     await self._replay(call)
                 if self.closing:
@@ -188,21 +182,15 @@ class Forward:
         rejected.release()
         call.line.replay = "failed"
         try:
-            if await self._renew(call, token):
+            renewed = await _noted(call, refresher.renew(token))
+            if renewed is not None:
                 call.line.replayed = True
-                await call.send()
+                await call.send(renewed)
         except (LoginError, Overloaded, CannotConnect):
             call.line.replayed = False  # nothing more was sent
         else:
             permitted = call.line.replayed and call.exchange.response.status != _UNAUTHORIZED
             call.line.replay = "replayed" if permitted else "permission"
-
-    async def _renew(self, call: Call, rejected: Token) -> bool:
-        asked = time.perf_counter()
-        try:
-            return await call.api.refresher.renew(rejected)
-        finally:
-            call.line.login_ms = waited(asked, call.line.login_ms)
 
     def _hear_out(self, call: Call) -> None:
         """Read the answer to a write to its end although its caller has left: a document may have been made."""
@@ -247,7 +235,7 @@ class Forward:
             )
         answer.give(STAND_IN_TOKEN)
 
-    def _refuse(self, request: web.BaseRequest, answer: Answer, line: RequestLine, error: ProxyError) -> None:
+    def _refuse(self, request: Request, answer: Answer, line: RequestLine, error: ProxyError) -> None:
         line.outcome, line.error, line.detail = error.outcome, error.name, error.detail
         if answer.begun:
             answer.break_off()
@@ -259,9 +247,27 @@ class Forward:
             self.meter.was_malformed(error.name)
         unread = not request.content.is_eof() or isinstance(error, MalformedRequest | BrokenUpload)
         # Behind an upgrade that was asked for, aiohttp's parser does not say where the next request begins.
-        if self.closing or self.draining or unread or "Upgrade" in request.headers:
+        if self.closing or self.draining or unread or hdrs.UPGRADE in request.headers:
             answer.close_after()
         answer.refuse(error, line.request_id)
+
+
+async def _token(call: Call) -> Token:
+    valid = call.api.refresher.valid()
+    return await _noted(call, call.api.refresher.token()) if valid is None else valid
+
+
+async def _noted(call: Call, login: Awaitable[T]) -> T:
+    """Wait for a token, and note for how long."""
+    asked = time.perf_counter()
+    try:
+        return await login
+    finally:
+        call.line.login_ms = waited(asked, call.line.login_ms)
+
+
+def _expects_continue(request: Request) -> bool:
+    return request.version >= HttpVersion11 and request.headers[hdrs.EXPECT].lower() == "100-continue"
 
 
 def _given_up(line: RequestLine) -> ProxyError:

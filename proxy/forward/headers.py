@@ -7,10 +7,11 @@ body, and who the request is for and from.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
 Field = tuple[bytes, bytes]
 
@@ -69,69 +70,84 @@ class Trail:
         return (lines + "Via: 1.1 invoisys-proxy\r\n" * self.via).encode("ascii")
 
 
-class Sent(NamedTuple):
-    """What the sidecar says itself in the head of a request."""
-
-    authority: bytes
-    authorization: bytes
-    framing: Framing
-    trail: bytes = b""
+def names_of(fields: Sequence[Field]) -> list[bytes]:
+    """Return the names of field lines in lower case, which is how they are compared."""
+    return [name.lower() for name, _ in fields]
 
 
-def request_head(method: bytes, target: bytes, fields: Sequence[Field], sent: Sent) -> bytes:
-    """Return the head of a request to upstream.
+def request_head(
+    line: bytes,
+    fields: Sequence[Field],
+    names: Sequence[bytes],
+    *,
+    authority: bytes,
+    authorization: bytes,
+    framing: Framing,
+    trail: bytes = b"",
+) -> bytes:
+    """Return the head of a request to upstream; `names` are those of the fields in lower case.
 
     Host, length and authorization stand where the caller put its own, else Host first and the others last.
     """
-    ours = {b"host": sent.authority, b"authorization": sent.authorization}
-    if sent.framing.length is not None:
-        ours[b"content-length"] = b"%d" % sent.framing.length
-    lines = _field_lines(fields, _NOT_FOR_UPSTREAM, ours)
-    host = b"Host: %b\r\n" % sent.authority if b"host" in ours else b""
+    ours = {b"host": authority, b"authorization": authorization}
+    if framing.length is not None:
+        ours[b"content-length"] = b"%d" % framing.length
+    left_out = _left_out(_NOT_FOR_UPSTREAM, fields, names)
+    lines = [line]
+    for name, field in zip(names, fields, strict=True):
+        if name not in left_out:
+            lines.append(b": ".join(field))
+        elif name in ours:
+            lines.append(b": ".join((field[0], ours.pop(name))))
+    if b"host" in ours:
+        lines.insert(1, b"Host: %b" % authority)
     if b"authorization" in ours:
-        lines.append(b"Authorization: %b\r\n" % sent.authorization)
+        lines.append(b"Authorization: %b" % authorization)
     if b"content-length" in ours:
-        lines.append(b"Content-Length: %b\r\n" % ours[b"content-length"])
-    elif sent.framing.chunked:
-        lines.append(b"Transfer-Encoding: chunked\r\n")
-    return b"%b %b HTTP/1.1\r\n%b%b%b\r\n" % (method, target, host, b"".join(lines), sent.trail)
+        lines.append(b"Content-Length: %b" % ours[b"content-length"])
+    elif framing.chunked:
+        lines.append(b"Transfer-Encoding: chunked")
+    lines.append(trail + b"\r\n")
+    return b"\r\n".join(lines)
 
 
-def answer_head(status: int, reason: bytes, fields: Sequence[Field], *, origin: bytes, hop: bytes) -> bytes:
-    """Return the head of upstream's answer for the caller.
+def answer_head(
+    status: int, reason: bytes, fields: Sequence[Field], names: Sequence[bytes], *, origin: bytes, hop: bytes
+) -> bytes:
+    """Return the head of upstream's answer for the caller; `names` are those of the fields in lower case.
 
     A `Location` at upstream's own `origin` is made relative, so that the caller stays on the sidecar. `hop` are the
     field lines of this hop: its framing and whether the connection stays open.
     """
-    location = next((value for name, value in fields if name.lower() == b"location"), None)
-    ours = {} if location is None else {b"location": _relative(location, origin)}
-    lines = _field_lines(fields, _NOT_FOR_CALLER, ours)
-    return b"HTTP/1.1 %d %b\r\n%b%b\r\n" % (status, reason, b"".join(lines), hop)
+    if b"location" in names:
+        fields = [_relative(*field, origin) for field in fields]
+    left_out = _left_out(_NOT_FOR_CALLER, fields, names)
+    lines = [b"HTTP/1.1 %d %b" % (status, reason)]
+    lines += [b": ".join(field) for name, field in zip(names, fields, strict=True) if name not in left_out]
+    lines.append(hop + b"\r\n")
+    return b"\r\n".join(lines)
 
 
-def _field_lines(fields: Sequence[Field], left_out: frozenset[bytes], ours: dict[bytes, bytes]) -> list[bytes]:
-    """Return the pieces of the field lines to pass on; a value in `ours` is written once, in the place of theirs."""
-    names = [name.lower() for name, _ in fields]
-    if b"connection" in names:
-        nominated = _nominated(value for name, (_, value) in zip(names, fields, strict=True) if name == b"connection")
-        left_out |= nominated - {b"content-length"}  # without it nobody would know where the body ends
-    lines: list[bytes] = []
-    for lowered, (name, value) in zip(names, fields, strict=True):
-        if lowered in ours:
-            lines += (name, b": ", ours.pop(lowered), b"\r\n")
-        elif lowered not in left_out:
-            lines += (name, b": ", value, b"\r\n")
-    return lines
+def _left_out(always: frozenset[bytes], fields: Sequence[Field], names: Sequence[bytes]) -> frozenset[bytes]:
+    """Return the names of what is not passed on, with those that `Connection` nominates."""
+    if b"connection" not in names:
+        return always
+    values = [value for name, (_, value) in zip(names, fields, strict=True) if name == b"connection"]
+    return _with_nominated(always, b",".join(values))
 
 
-def _nominated(values: Iterable[bytes]) -> frozenset[bytes]:
-    return frozenset(option.strip().lower() for value in values for option in value.split(b","))
+@lru_cache(64)
+def _with_nominated(always: frozenset[bytes], value: bytes) -> frozenset[bytes]:
+    nominated = {option.strip().lower() for option in value.split(b",")}
+    return always | (nominated - {b"content-length"})  # without it nobody would know where the body ends
 
 
-def _relative(location: bytes, origin: bytes) -> bytes:
-    rest = location[len(origin) :]
-    if location[: len(origin)].lower() != origin or rest[:2] == b"//":
-        return location
+def _relative(name: bytes, value: bytes, origin: bytes) -> Field:
+    if name.lower() != b"location":
+        return name, value
+    rest = value[len(origin) :]
+    if value[: len(origin)].lower() != origin or rest[:2] == b"//":
+        return name, value
     if rest[:1] in (b"/", b""):
-        return rest or b"/"
-    return b"/" + rest if rest[:1] in (b"?", b"#") else location
+        return name, rest or b"/"
+    return name, (b"/" + rest if rest[:1] in (b"?", b"#") else value)

@@ -6,6 +6,7 @@ import re
 from functools import lru_cache
 from posixpath import normpath
 from secrets import token_hex
+from typing import NamedTuple
 from urllib.parse import unquote
 
 _MARK = f"~{token_hex(4)}~"  # of this process: no caller's target holds it
@@ -23,6 +24,36 @@ _WORDS = re.compile(r"[A-Za-z]{1,40}|[a-z]+(?:[-_][a-z]+)+")
 MASK = "***"
 
 
+_REMEMBERED, _LONGEST_REMEMBERED = 1024, 512
+"""Targets whose reading is remembered, and how many characters they may have: most callers use few."""
+
+
+class Target(NamedTuple):
+    """A request target, read once."""
+
+    text: str
+    """As the caller wrote it; bytes that are not UTF-8 stand in it as lone surrogates."""
+    wire: bytes
+    """As it goes upstream."""
+    shown: str
+    """As it may stand in a log."""
+    asks_for_token: bool
+    """Whether an ERP that posts there logs in for itself."""
+
+
+def read_target(path: str) -> Target:
+    """Read the target that the parser found in a request line which `ascii_line` has passed on."""
+    return _remembered(path) if len(path) <= _LONGEST_REMEMBERED else _read(path)
+
+
+def _read(path: str) -> Target:
+    text = restored(path)
+    return Target(text, text.encode("utf-8", "surrogateescape"), masked(text), is_token_path(text))
+
+
+_remembered = lru_cache(_REMEMBERED)(_read)
+
+
 def ascii_line(line: bytes) -> bytes:
     """Write a request line's 8-bit bytes out in ASCII, so that the parser takes it; `restored` gives them back.
 
@@ -38,7 +69,6 @@ def restored(target: str) -> str:
     return _WRITTEN_OUT.sub(lambda found: bytes.fromhex(found[1]).decode("utf-8", "surrogateescape"), target)
 
 
-@lru_cache(1024)
 def is_token_path(target: str) -> bool:
     """Tell whether an ERP that posts there logs in for itself, however it writes the path.
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from proxy.observe import RequestMeter
 
-    Task = asyncio.Task[object]
+    Task = asyncio.Task[None]
 
 
 class Traffic:
@@ -34,14 +34,13 @@ class Traffic:
         if self._emptied is not None and not self.number:
             self._emptied.set()
 
-    def enter(self) -> None:
-        """Begin one that the current task brings to its end."""
+    def enter(self, task: Task) -> None:
+        """Begin one that a task brings to its end."""
         self.begin()
-        self._tasks.add(_current())
+        self._tasks.add(task)
 
-    def leave(self) -> None:
-        """The current task has done with its own, which has yet to `end`."""
-        task = _current()
+    def leave(self, task: Task) -> None:
+        """Have done with the one that a task brings, which has yet to `end`."""
         self._tasks.discard(task)
         self._given_up.discard(task)
 
@@ -51,9 +50,8 @@ class Traffic:
         for task in self._tasks:
             task.cancel()
 
-    def was_given_up(self) -> bool:
-        """Tell whether it is `give_up` that the current task was cancelled by; then it goes on, to tell its caller."""
-        task = _current()
+    def was_given_up(self, task: Task) -> bool:
+        """Tell whether it is `give_up` that a task was cancelled by; then it goes on, to tell its caller."""
         if task not in self._given_up:
             return False
         task.uncancel()
@@ -65,7 +63,3 @@ class Traffic:
             if self._emptied is None or self._emptied.is_set():
                 self._emptied = asyncio.Event()
             await self._emptied.wait()
-
-
-def _current() -> Task:
-    return cast("Task", asyncio.current_task())

@@ -6,6 +6,7 @@ import json
 import logging
 import re
 import time
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -67,7 +68,7 @@ class JsonForm:
 
     def request(self, line: RequestLine, repeated: Repeated[RequestLine] | None = None) -> bytes:
         """Return the line of a request, or of several that failed alike."""
-        head = b'{"time":"%b","level":"%b","event":"request",' % (_utc(time.time()).encode(), level_of(line).encode())
+        head = f'{{"time":"{_utc(time.time())}","level":"{level_of(line)}","event":"request",'.encode()
         written = head + _json.encode(line)[1:]
         if line.error is None:
             return written + b"\n"
@@ -156,5 +157,10 @@ def _more(repeated: Repeated[logging.LogRecord] | Repeated[RequestLine] | None) 
 
 
 def _utc(seconds: float) -> str:
-    whole, fraction = divmod(seconds, 1)
-    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(whole))}.{int(fraction * 1000):03d}Z"
+    whole = int(seconds)
+    return f"{_second(whole)}.{int((seconds - whole) * 1000):03d}Z"
+
+
+@lru_cache(4)
+def _second(whole: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole))

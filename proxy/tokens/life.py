@@ -36,6 +36,7 @@ class Life:
         self.rejections = 0
         """How many tokens upstream answered 401 to."""
         self.token: Token | None = None
+        self._good: Token | None = None  # the same, as long as upstream has not answered 401 to it
         self.failure: LoginError | None = None
         """Of the last login; none after one that succeeded."""
 
@@ -44,6 +45,11 @@ class Life:
     def step(self, now: Moment) -> Step:
         """Say what a request that needs a token gets."""
         return STEPS[self.token_state(now)][self.login_state(now)]
+
+    def valid_token(self, now: Moment) -> Token | None:
+        """Return the token for as long as there is nothing to do about it: what nearly every request gets."""
+        good = self._good
+        return None if good is None or good.refresh_at.has_come(now) or good.expires_at.has_come(now) else good
 
     def token_state(self, now: Moment) -> TokenState:
         """Judge the token that is held."""
@@ -142,7 +148,7 @@ class Life:
             self._rejected.remove(token.value)  # upstream gives the same one again: its 401 was about permission
         self._failures = 0
         self.failure = None
-        self.token = token
+        self.token = self._good = token
 
     def failed(self, error: LoginError, now: Moment) -> float:
         """The login failed; return after how many seconds the next one has its time."""
@@ -177,6 +183,7 @@ class Life:
         due = self.token_state(now) is not TokenState.VALID  # and so there is a login anyway
         if state is LoginState.IN_FLIGHT or (state is LoginState.IDLE and (due or self._floor.allows(now))):
             self._rejected.append(token.value)
+            self._good = None
             self.rejections += 1
             return True
         if state is LoginState.IDLE:

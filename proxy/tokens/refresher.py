@@ -104,17 +104,18 @@ class Refresher:
 
     def current(self) -> Token | None:
         """Return the token if it is usable now, without waiting."""
-        return self._life.token if self._step() in _SERVING else None
+        return self.valid() or (self._life.token if self._step() in _SERVING else None)
 
-    async def renew(self, rejected: Token) -> bool:
-        """Wait for another token than the one that upstream answered 401 to; false where no login may be made for it.
+    def valid(self) -> Token | None:
+        """Return the token if it is usable now and need not be replaced yet; else `token` is to be asked."""
+        return self._life.valid_token(self._clock())
+
+    async def renew(self, rejected: Token) -> Token | None:
+        """Wait for another token than the one that upstream answered 401 to; none where no login may be made for it.
 
         Raises as `token` does.
         """
-        if not self.reject(rejected):
-            return False
-        await self.token()
-        return True
+        return await self.token() if self.reject(rejected) else None
 
     def reject(self, rejected: Token) -> bool:
         """Have a rejected token replaced, without waiting; tell whether it was, is being or will be."""

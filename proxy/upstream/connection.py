@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import select
 from collections import Counter
+from functools import partial
 from typing import TYPE_CHECKING, Protocol, cast
 
 from proxy.errors import AnswerTimedOut, ConnectionLost, ProxyError
@@ -190,13 +191,13 @@ class Exchange:
             self._more.set_result(None)
 
 
-def _watch(connected: socket.socket) -> Callable[[], bool]:
-    """Return a function that tells whether anything has arrived at a socket, be it an end."""
+def _watch(connected: socket.socket) -> Callable[[], object]:
+    """Return a function whose result is true where anything has arrived at a socket, be it an end."""
     if not hasattr(select, "poll"):  # Windows
-        return lambda: bool(select.select([connected], [], [], 0)[0])
+        return lambda: select.select([connected], [], [], 0)[0]
     poll = select.poll()
     poll.register(connected, select.POLLIN)
-    return lambda: bool(poll.poll(0))
+    return partial(poll.poll, 0)
 
 
 class Connection(asyncio.Protocol):

@@ -19,6 +19,43 @@ IDLE_LIMIT = 45.0
 """Seconds that a connection rests before it is closed: the load balancer in front of Invoisys closes at 60."""
 
 
+class _Places:
+    """So many exchanges at a time. Who finds none free waits in a queue, in which a place goes from hand to hand."""
+
+    def __init__(self, number: int) -> None:
+        self._free = number
+        self._queue: deque[asyncio.Future[None]] = deque()
+
+    def take(self) -> bool:
+        """Take a place, if one is free; nobody waits then."""
+        if not self._free:
+            return False
+        self._free -= 1
+        return True
+
+    async def wait(self) -> None:
+        """Wait for a place behind those who wait already, and take it."""
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._queue.append(turn)
+        try:
+            await turn
+        except BaseException:
+            if not turn.cancelled():
+                self.give_back()  # it came in the moment in which its taker left
+            elif turn in self._queue:
+                self._queue.remove(turn)
+            raise
+
+    def give_back(self) -> None:
+        """Hand a place to the next who waits."""
+        while self._queue:
+            turn = self._queue.popleft()
+            if not turn.done():  # else its taker is about to leave
+                turn.set_result(None)
+                return
+        self._free += 1
+
+
 class Pool:
     """At most `connections` exchanges at once, over connections that are kept open between them."""
 
@@ -34,7 +71,7 @@ class Pool:
         self._dial = dial
         self._audience = audience
         self._timeouts = timeouts
-        self._slots = asyncio.Semaphore(connections)
+        self._places = _Places(connections)
         self._waiting = waiting
         self._idle: deque[Connection] = deque()  # the longest idle on the left
         self._busy: set[Connection] = set()
@@ -51,20 +88,27 @@ class Pool:
         kept from before. To be sure that the connection is still good when the first byte is written, nothing may be
         awaited in between. Raises `CannotConnect` or `Overloaded`, and `Draining` after `close`.
         """
-        if self._slots.locked():
+        if not self._places.take():
             with self._waiting:
-                await self._slots.acquire()
-        else:
-            await self._slots.acquire()
+                await self._places.wait()
         try:
-            connection = None if fresh else self._rested()
-            if connection is None:
-                connection = await self._fresh()
-            else:
-                self._reused += 1
+            connection = (None if fresh else self._rested()) or await self._fresh()
         except BaseException:
-            self._slots.release()
+            self._places.give_back()
             raise
+        return self._begin(connection, head_only=head_only)
+
+    def begin_at_once(self, *, head_only: bool = False) -> Exchange | None:
+        """Return what `begin` would, on a connection that was kept from before; none where that takes any waiting."""
+        if not self._places.take():
+            return None
+        connection = self._rested()
+        if connection is None:
+            self._places.give_back()
+            return None
+        return self._begin(connection, head_only=head_only)
+
+    def _begin(self, connection: Connection, *, head_only: bool) -> Exchange:
         self._busy.add(connection)
         return connection.begin(head_only=head_only)
 
@@ -72,6 +116,7 @@ class Pool:
         while self._idle:
             connection = self._idle.pop()
             if connection.is_fresh():
+                self._reused += 1
                 return connection
             connection.close("upstream")
         return None
@@ -92,7 +137,7 @@ class Pool:
             self._idle.append(connection)
         while self._idle and self._idle[0].closed:
             self._idle.popleft()
-        self._slots.release()
+        self._places.give_back()
 
     def close(self) -> None:
         """Close every connection, those with an exchange under way too, and open no more."""

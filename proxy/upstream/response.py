@@ -7,6 +7,7 @@ of its own, so that nothing of one exchange can reach the next.
 from __future__ import annotations
 
 import re
+from itertools import chain
 from typing import cast
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
@@ -34,7 +35,6 @@ class Response:
     __slots__ = (
         "_body_came",
         "_chunked",
-        "_head_bytes",
         "_head_only",
         "_parser",
         "_pieces",
@@ -43,11 +43,13 @@ class Response:
         "buffered",
         "ended",
         "excess",
+        "fields_size",
         "headed",
         "headers",
         "heard",
         "keep_alive",
         "length",
+        "names",
         "reason",
         "status",
     )
@@ -55,17 +57,20 @@ class Response:
     def __init__(self, *, head_only: bool) -> None:
         """`head_only`: no body follows, whatever the head says, as in the answer to HEAD (RFC 9110, section 9.3.2)."""
         self._head_only = head_only
-        self._head_bytes = 0
         self._unparsed = 0
         self._body_came = False
         self._start = b""
         self._chunked = False
         self._pieces: list[bytes] = []
         self._parser: HttpResponseParser | None = HttpResponseParser(self)
+        self.fields_size = 0
+        """Bytes of the header section."""
         self.status = 0
         self.reason = b""
         self.headers: list[tuple[bytes, bytes]] = []
         """Every field line, in the order, the case and the bytes in which it came."""
+        self.names: list[bytes] = []
+        """Their names, in lower case."""
         self.length: int | None = None
         """The `Content-Length`, where there is one."""
         self.buffered = 0
@@ -130,6 +135,11 @@ class Response:
         pieces, self._pieces, self.buffered = self._pieces, [], 0
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
+    def keep_only(self, fields: list[tuple[bytes, bytes]]) -> None:
+        """Leave out the other field lines."""
+        self.headers = fields
+        self.names = [name.lower() for name, _ in fields]
+
     def on_message_begin(self) -> None:
         if self.ended:
             self.excess = True
@@ -144,21 +154,8 @@ class Response:
             self.reason += reason
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self.headed:
-            return  # a trailer, for which the answer to the caller has no place
-        self.headers.append((name, value))
-        self._head_bytes += len(name) + len(value) + _BETWEEN
-        if self._head_bytes > MAX_HEAD:
-            raise _head_too_large()
-        if len(self.headers) > MAX_FIELDS:
-            raise MalformedAnswer(f"it has more than {MAX_FIELDS} header fields")
-        match name.lower():
-            case b"content-length":
-                self.length = int(value)
-            case b"transfer-encoding":
-                if value.strip(b" ").lower() != b"chunked" or self._chunked:
-                    raise MalformedAnswer("its transfer coding is not just chunked")
-                self._chunked = True
+        if not self.headed:  # behind that it is a trailer, for which the answer to the caller has no place
+            self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         if self.headed:
@@ -172,12 +169,29 @@ class Response:
             raise MalformedAnswer("its status is not one of HTTP")
         if _CONTROL.search(self.reason):
             raise MalformedAnswer("its reason phrase has control characters")
+        self._read_fields()
         if self.status < _FIRST_FINAL_STATUS:
             return
         self.headed = True
         self.ended = self._head_only
         # HTTP/1.0 has no transfer codings: whoever sends one may have passed it on unread (RFC 9112, section 6.1).
         self.keep_alive = parser.should_keep_alive() and not (self._chunked and version == "1.0")
+
+    def _read_fields(self) -> None:
+        fields = self.headers
+        if len(fields) > MAX_FIELDS:
+            raise MalformedAnswer(f"it has more than {MAX_FIELDS} header fields")
+        self.fields_size = sum(map(len, chain.from_iterable(fields))) + _BETWEEN * len(fields)
+        if self.fields_size > MAX_HEAD:
+            raise _head_too_large()
+        names = self.names = [name.lower() for name, _ in fields]
+        if b"content-length" in names:
+            self.length = int(fields[names.index(b"content-length")][1])  # llhttp lets no second one pass
+        if b"transfer-encoding" in names:
+            codings = [value for name, (_, value) in zip(names, fields, strict=True) if name == b"transfer-encoding"]
+            if len(codings) > 1 or codings[0].strip(b" ").lower() != b"chunked":
+                raise MalformedAnswer("its transfer coding is not just chunked")
+            self._chunked = True
 
     def on_body(self, data: bytes) -> None:
         if self.ended:

@@ -6,8 +6,10 @@ import json
 from typing import TYPE_CHECKING
 
 import pytest
-from aiohttp import web
 
+from proxy.caller import Callers
+from proxy.config import Bind, Socket, Timeouts
+from proxy.door import Door
 from proxy.errors import CannotConnect, ConnectionLost, MethodNotAllowed
 from proxy.forward.answer import Answer, CallerGone
 from tests.support.origin import Visit, client, releasing, upstream
@@ -16,7 +18,9 @@ from tests.support.wire import PATIENCE, connect, send
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
-    Handler = Callable[[web.BaseRequest, Answer], Awaitable[None]]
+    from proxy.forward import Request
+
+    Handler = Callable[[Request, Answer], Awaitable[None]]
 
 GET = b"GET /api/nfe HTTP/1.1\r\nHost: localhost\r\n\r\n"
 HEAD = b"HEAD /api/nfe HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -26,14 +30,14 @@ ORIGIN = b"https://api.invoisys.test"
 
 @contextlib.asynccontextmanager
 async def serving(handler: Handler, stall: float = PATIENCE) -> AsyncIterator[str]:
-    """Run aiohttp's server with a handler that writes its own answers."""
+    """Take callers in as a listener does, for a handler that writes its own answers."""
 
-    async def handle(request: web.BaseRequest) -> Answer:
+    async def handle(request: Request) -> Answer:
         answer = Answer(request, stall)
         await handler(request, answer)
         return answer
 
-    server = web.Server(handle, handler_cancellation=True, access_log=None)
+    server = Callers(handle, lambda _: None, Door(Bind("127.0.0.1", 0), Socket(), lambda _: None), Timeouts(), None)
     listening = await asyncio.get_running_loop().create_server(server, "127.0.0.1", 0)
     try:
         async with asyncio.timeout(PATIENCE):
@@ -60,7 +64,7 @@ async def relaying(
             if close:
                 visit.close()
 
-    async def handler(request: web.BaseRequest, answer: Answer) -> None:
+    async def handler(request: Request, answer: Answer) -> None:
         with releasing(await pool.begin(head_only=request.method == "HEAD")) as exchange:
             await exchange.send(GET, b"")
             try:
@@ -259,7 +263,7 @@ OUTCOME = b"X-Invoisys-Outcome: not-sent\r\nProxy-Status: invoisys-proxy; error=
     ],
 )
 async def test_a_refusal(request_: bytes, expected: bytes, kept: bool) -> None:
-    async def handler(request: web.BaseRequest, answer: Answer) -> None:
+    async def handler(request: Request, answer: Answer) -> None:
         assert not answer.begun
         assert answer.status == 0
         answer.refuse(CannotConnect("no route"), "7")
@@ -272,7 +276,7 @@ async def test_a_refusal(request_: bytes, expected: bytes, kept: bool) -> None:
 
 
 async def test_a_refusal_may_be_the_last_answer() -> None:
-    async def handler(request: web.BaseRequest, answer: Answer) -> None:
+    async def handler(request: Request, answer: Answer) -> None:
         answer.close_after()
         assert not answer.keep_alive
         answer.refuse(MethodNotAllowed("the sidecar is not a tunnel"), "7")
@@ -286,7 +290,7 @@ async def test_a_refusal_may_be_the_last_answer() -> None:
 
 
 async def test_json_of_our_own() -> None:
-    async def handler(request: web.BaseRequest, answer: Answer) -> None:
+    async def handler(request: Request, answer: Answer) -> None:
         answer.give(b"{}")
 
     async with serving(handler) as url:
@@ -295,10 +299,10 @@ async def test_json_of_our_own() -> None:
 
 
 async def test_a_caller_that_waits_is_told_to_go_on() -> None:
-    async def handler(request: web.BaseRequest, answer: Answer) -> None:
+    async def handler(request: Request, answer: Answer) -> None:
         answer.go_on()
         assert not answer.begun
-        assert await request.read() == b"hi"
+        assert await request.content.read() == b"hi"
         answer.give(b"{}")
 
     async with serving(handler) as url:
@@ -316,9 +320,9 @@ async def test_a_caller_that_waits_is_told_to_go_on() -> None:
 async def test_a_caller_that_has_gone() -> None:
     told: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
 
-    async def handler(request: web.BaseRequest, answer: Answer) -> None:
-        assert request.transport is not None
-        request.transport.close()
+    async def handler(request: Request, answer: Answer) -> None:
+        assert request.caller.transport is not None
+        request.caller.transport.close()
         with pytest.raises(CallerGone):
             answer.give(b"{}")
         answer.break_off()
@@ -343,13 +347,13 @@ async def test_a_caller_who_takes_nothing_holds_upstream_for_a_while_only() -> N
 async def test_breaking_off_after_the_connection_is_lost() -> None:
     told: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
 
-    async def handler(request: web.BaseRequest, answer: Answer) -> None:
-        assert request.transport is not None
-        request.transport.abort()
+    async def handler(request: Request, answer: Answer) -> None:
+        assert request.caller.transport is not None
+        request.caller.transport.abort()
         try:
             await asyncio.Event().wait()
         except asyncio.CancelledError:
-            assert request.transport is None
+            assert request.caller.transport is None
             answer.break_off()
             told.set_result(answer.keep_alive)
             raise

@@ -16,6 +16,7 @@ from tests.support.virtual import VirtualClock, run
 from tests.support.wire import PATIENCE
 
 if TYPE_CHECKING:
+    from proxy.forward import Request
     from proxy.forward.body import Body
 
 SHORT = 0.02
@@ -38,7 +39,7 @@ class Caller:
             headers["content-length"] = str(length)
         if chunked:
             headers["transfer-encoding"] = "chunked"
-        self.request = cast("web.BaseRequest", SimpleNamespace(headers=headers, content=self.content))
+        self.request = cast("Request", SimpleNamespace(headers=headers, content=self.content))
         for piece in pieces:
             self.content.feed_data(piece)
         if whole:

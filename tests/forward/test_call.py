@@ -6,7 +6,6 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
-from aiohttp import HttpVersion11
 
 from proxy.config import Origin
 from proxy.errors import InternalError
@@ -30,13 +29,18 @@ HERE = Origin("https", "one.example", 443)
 THERE = Origin("https", "other.example", 443)
 
 
+def token_for(audience: Origin | None) -> Token:
+    return Token("a-token-of-some-length", 1, NOW, NOW, NOW, audience=audience)
+
+
 def call(pool: Pool, audience: Origin | None) -> Call:
-    token = Token("a-token-of-some-length", 1, NOW, NOW, NOW, audience=audience)
-    refresher = cast("Refresher", SimpleNamespace(current=lambda: token))
+    refresher = cast("Refresher", SimpleNamespace(current=lambda: token_for(audience)))
     api = Api("2.0", "/api/", b"one.example", b"https://one.example", refresher, pool, Echoes("2.0"))
-    request: Any = SimpleNamespace(method="GET", raw_headers=[(b"Host", b"localhost")], version=HttpVersion11)
+    request: Any = SimpleNamespace(
+        method="GET", line=b"GET /api/x HTTP/1.1", fields=[(b"Host", b"localhost")], names=[b"host"]
+    )
     body: Any = SimpleNamespace(framing=Framing(), wire=b"", replayable=True)
-    return Call(request, "/api/x", api, body, RequestLine("id", "listener", "GET", "/api/x"))
+    return Call(request, api, body, RequestLine("id", "listener", "GET", "/api/x"))
 
 
 async def answering(visit: Visit) -> None:
@@ -48,7 +52,7 @@ async def test_a_token_goes_over_the_connections_of_its_own_server() -> None:
     async with upstream(answering) as origin:
         pool = Pool(Dialler("127.0.0.1", origin.port, None, PATIENCE), Limits(), 1, WaitingRoom(0), HERE)
         with call(pool, HERE) as right:
-            await right.send()
+            await right.send(token_for(HERE))
             assert right.exchange.response.status == 204
         assert b"\r\nAuthorization: Bearer a-token-of-some-length\r\n" in origin.visit.seen
         pool.close()
@@ -60,10 +64,10 @@ async def test_a_token_of_another_server_is_not_sent(audience: Origin | None) ->
         pool = Pool(Dialler("127.0.0.1", origin.port, None, PATIENCE), Limits(), 1, WaitingRoom(0), HERE)
         with call(pool, audience) as wrong:
             with pytest.raises(InternalError, match="another server"):
-                await wrong.send()
+                await wrong.send(token_for(audience))
             assert not wrong.exchange.written
         assert_free(pool, 1)
         with call(pool, HERE) as right:  # on the same connection, which has seen nothing yet
-            await right.send()
+            await right.send(token_for(HERE))
         assert origin.visit.seen.count(b"HTTP/1.1\r\n") == 1
         pool.close()

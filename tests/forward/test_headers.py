@@ -4,17 +4,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.forward.headers import Field, Framing, Sent, Trail, answer_head, request_head
+from proxy.forward.headers import Field, Framing, Trail, answer_head, names_of, request_head
 
 HOST = b"api.invoisys.test"
 BEARER = b"Bearer real"
+OURS = {"authority": HOST, "authorization": BEARER}
 ORIGIN = b"https://api.invoisys.test"
 
 
 def sent(*fields: Field, framing: Framing | None = None, trail: bytes = b"") -> bytes:
     """Return what goes upstream after the request line."""
-    head = request_head(b"GET", b"/api/nfe", fields, Sent(HOST, BEARER, framing or Framing(), trail))
-    start = b"GET /api/nfe HTTP/1.1\r\n"
+    line = b"GET /api/nfe HTTP/1.1"
+    head = request_head(line, fields, names_of(fields), framing=framing or Framing(), trail=trail, **OURS)
+    start = line + b"\r\n"
     assert head.startswith(start)
     assert head.endswith(b"\r\n\r\n")
     return head[len(start) : -2]
@@ -22,7 +24,7 @@ def sent(*fields: Field, framing: Framing | None = None, trail: bytes = b"") -> 
 
 def given_back(*fields: Field, hop: bytes = b"") -> bytes:
     """Return what goes to the caller after the status line."""
-    head = answer_head(200, b"OK", fields, origin=ORIGIN, hop=hop)
+    head = answer_head(200, b"OK", fields, names_of(fields), origin=ORIGIN, hop=hop)
     start = b"HTTP/1.1 200 OK\r\n"
     assert head.startswith(start)
     assert head.endswith(b"\r\n\r\n")
@@ -33,7 +35,7 @@ def given_back(*fields: Field, hop: bytes = b"") -> bytes:
 
 
 def test_the_request_line() -> None:
-    head = request_head(b"PROPFIND", b"/api/nfe?q=a%20b&%E3", [], Sent(HOST, BEARER, Framing()))
+    head = request_head(b"PROPFIND /api/nfe?q=a%20b&%E3 HTTP/1.1", [], [], framing=Framing(), **OURS)
     assert head == (
         b"PROPFIND /api/nfe?q=a%20b&%E3 HTTP/1.1\r\nHost: api.invoisys.test\r\nAuthorization: Bearer real\r\n\r\n"
     )
@@ -178,8 +180,8 @@ def test_the_way_of_a_request_without_a_host(trail: Trail, expected: bytes) -> N
 
 
 def test_the_status_line() -> None:
-    assert answer_head(299, b"N\xe3o  sei", [], origin=ORIGIN, hop=b"") == b"HTTP/1.1 299 N\xe3o  sei\r\n\r\n"
-    assert answer_head(200, b"", [], origin=ORIGIN, hop=b"A: b\r\n") == b"HTTP/1.1 200 \r\nA: b\r\n\r\n"
+    assert answer_head(299, b"N\xe3o  sei", [], [], origin=ORIGIN, hop=b"") == b"HTTP/1.1 299 N\xe3o  sei\r\n\r\n"
+    assert answer_head(200, b"", [], [], origin=ORIGIN, hop=b"A: b\r\n") == b"HTTP/1.1 200 \r\nA: b\r\n\r\n"
 
 
 def test_an_answers_bytes_are_passed_on_as_they_are() -> None:

@@ -211,7 +211,7 @@ async def client(
 def assert_free(pool: Pool, connections: int) -> None:
     """Show that nothing is under way, and that no place for an exchange was lost."""
     assert not pool._busy
-    assert pool._slots._value == connections
+    assert pool._places._free == connections
     assert pool._waiting.taken == 0
 
 

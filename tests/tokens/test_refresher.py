@@ -591,7 +591,7 @@ async def _a_token_that_another_got_costs_nothing_of_the_floor(bench: Bench) -> 
         assert await bench.value() == (await other.token()).value
     assert len(bench.logins) == 3
     for allowed in (True, True, False):
-        assert await bench.refresher.renew(await bench.refresher.token()) is allowed
+        assert bool(await bench.refresher.renew(await bench.refresher.token())) is allowed
     assert len(bench.logins) == 5
     other.stop()
 
@@ -836,7 +836,7 @@ def test_a_path_that_is_forbidden_to_the_user_is_warned_of(caplog: pytest.LogCap
     async def scenario(bench: Bench) -> None:
         for renewed in (True, True, False):
             assert "tokens-lost" not in {getattr(record, "event", "") for record in caplog.records}
-            assert await bench.refresher.renew(await bench.refresher.token()) is renewed
+            assert bool(await bench.refresher.renew(await bench.refresher.token())) is renewed
 
     in_virtual_time(scenario)()
     assert "tokens-lost" in {getattr(record, "event", "") for record in caplog.records}
