@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from aiohttp import StreamReader
 
     from proxy.config import Listener as Config
-    from proxy.door import TakeSocket
+    from proxy.door import TakeSockets
     from proxy.errors import CallerError
     from proxy.forward import Forward
 
@@ -269,14 +269,14 @@ class Listener:
         self._patience = patience
         self._connections: _Server | None = None
 
-    async def open(self, most: int, take_socket: TakeSocket | None = None) -> str:
+    async def open(self, most: int, take_sockets: TakeSockets | None = None) -> str:
         """Let at most so many callers in at a time, and return the address; raises `OSError`.
 
-        `take_socket` gives the socket that is open already, if there is one.
+        `take_sockets` gives those that are open already, if there are any.
         """
         self._connections = _Server(self.forward, self._door, self._patience, self._uids)
         inside = self._connections.inside
-        address = await self._door.open(self._connections, inside, most, take_socket=take_socket)
+        address = await self._door.open(self._connections, inside, most, take_sockets=take_sockets)
         self._connections.sweep()
         return address
 

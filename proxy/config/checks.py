@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from proxy.config.values import Bind, Origin
 
 
+SHARED_OUT = ("connections", "waiting", "caller_connections")
+"""Limits of which each worker has its share, and one at least."""
+
+
 def check(config: Config, tree: Node, faults: Faults) -> None:
     """Add what does not agree to `faults`; a part that has faults of its own is left out."""
     _Checks(config, tree, faults).run()
@@ -40,6 +44,7 @@ class _Checks:
             self._api(("apis", name), api)
         self._prefixes()
         self._key_file()
+        self._shares()
 
     def _sound(self, path: Path) -> bool:
         return not self._faults.touches(path)
@@ -133,3 +138,11 @@ class _Checks:
         if self._sound(("tokens",)) and tokens.key_file is not None and not tokens.store.shared_over_a_network:
             found = f"expected only beside a store in Redis; tokens.store is {tokens.store}"
             self._fault(("tokens", "key_file"), found)
+
+    def _shares(self) -> None:
+        """Each worker has its share of what is limited, and none can do without."""
+        workers, limits = self._config.workers, self._config.limits
+        for key in SHARED_OUT:
+            path = ("limits", key)
+            if getattr(limits, key) < workers and self._sound(path) and self._sound(("workers",)):
+                self._fault(path, f"expected at least one for each of {workers} workers, found {getattr(limits, key)}")
