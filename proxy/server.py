@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import signal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from aiohttp import http_parser
 
@@ -304,7 +304,31 @@ def _refreshed(account: str, api: str, result: BaseException | None) -> Refreshe
     return Refreshed(account, api, result.name, result.detail)
 
 
-async def serve(sidecar: Sidecar, on_start: Callable[[list[str]], None], read_again: Callable[[], Config]) -> None:
+class Served(Protocol):
+    """A `Sidecar`, or several processes that are one."""
+
+    supervisor: Supervisor
+
+    async def start(self) -> list[str]:
+        """Open every listener and return the addresses, the operator's port last; raises `StartError`."""
+
+    async def change(self, config: Config) -> Changes:
+        """Go on with another configuration; raises `ConfigError` and `OSError`, and then all is as it was."""
+
+    def ask_to_stop(self) -> None:
+        """Have `stop_asked` return."""
+
+    async def stop_asked(self) -> None:
+        """Return when it is to stop, or to stop at once if it is stopping already."""
+
+    async def drain(self) -> None:
+        """Stop gently."""
+
+    async def stop(self) -> None:
+        """Stop now."""
+
+
+async def serve(sidecar: Served, on_start: Callable[[list[str]], None], read_again: Callable[[], Config]) -> None:
     """Run until SIGTERM, SIGINT or `POST /quit`, then drain; a second one ends at once. Raises `StartError`.
 
     SIGHUP has the configuration read again; one that cannot be used is told, and the old one stays.
@@ -329,7 +353,7 @@ async def serve(sidecar: Sidecar, on_start: Callable[[list[str]], None], read_ag
     await _stop(sidecar)
 
 
-async def _stop(sidecar: Sidecar) -> None:
+async def _stop(sidecar: Served) -> None:
     drain = asyncio.ensure_future(sidecar.drain())
     again = asyncio.ensure_future(sidecar.stop_asked())
     await asyncio.wait([drain, again], return_when=asyncio.FIRST_COMPLETED)
@@ -342,7 +366,7 @@ async def _stop(sidecar: Sidecar) -> None:
     await sidecar.stop()
 
 
-async def _change_on(hung_up: asyncio.Event, sidecar: Sidecar, read_again: Callable[[], Config]) -> None:
+async def _change_on(hung_up: asyncio.Event, sidecar: Served, read_again: Callable[[], Config]) -> None:
     while True:
         await hung_up.wait()
         hung_up.clear()

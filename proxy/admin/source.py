@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from proxy.admin.status import Details, gather, request
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterable
+
+    from prometheus_client.metrics_core import Metric
 
     from proxy.admin.actions import Refreshed
     from proxy.admin.status import Rooms, Status
@@ -92,8 +94,16 @@ class OneProcess:
 
     async def find(self, request_id: str) -> list[Details]:
         """Return what is remembered of one request."""
-        offset = time.time() - time.monotonic()
+        offset = self.offset()
         return [Details(request(past, offset), past.fields, past.inspected) for past in self.history.find(request_id)]
+
+    def offset(self) -> float:
+        """Return what leads from the monotonic to the wall clock."""
+        return time.time() - time.monotonic()
+
+    def collect(self) -> Iterable[Metric]:
+        """Return all metrics as they are now."""
+        return self._metrics.registry.collect()
 
     async def refresh(self) -> list[Refreshed]:
         """Replace every token that is in use."""

@@ -144,6 +144,8 @@ STORE_FAILURES = Family("counter", "token_store_failures", "How many times the t
 
 READINESS = Family("gauge", "readiness", "1 for what `/readyz` says.", ("state",))
 BUILD = Family("info", "build", "What runs.", ("version",))
+WORKERS = Family("gauge", "workers", "Workers that serve; only where `workers` is more than 1.")
+WORKER_RESTARTS = Family("counter", "worker_restarts", "Workers that ended by themselves; likewise.")
 
 SECTIONS: dict[str, tuple[Family, ...]] = {
     "Requests": (
@@ -155,7 +157,7 @@ SECTIONS: dict[str, tuple[Family, ...]] = {
         LOGINS, LOGIN_DURATION, LOGIN_STATE, LOGIN_RETRY, TOKEN_AGE, TOKEN_LEFT, GENERATION, REJECTIONS, ECHOES, SKEW,
         STORE_FAILING, STORE_FAILURES,
     ),
-    "The process": (READINESS, BUILD),
+    "The process": (READINESS, BUILD, WORKERS, WORKER_RESTARTS),
 }  # fmt: skip
 
 FAMILIES = tuple(family for section in SECTIONS.values() for family in section)
