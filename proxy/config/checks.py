@@ -15,10 +15,6 @@ if TYPE_CHECKING:
     from proxy.config.values import Bind, Origin
 
 
-SHARED_OUT = ("connections", "waiting", "caller_connections")
-"""Limits of which each worker has its share, and one at least."""
-
-
 def check(config: Config, tree: Node, faults: Faults) -> None:
     """Add what does not agree to `faults`; a part that has faults of its own is left out."""
     _Checks(config, tree, faults).run()
@@ -140,9 +136,8 @@ class _Checks:
             self._fault(("tokens", "key_file"), found)
 
     def _shares(self) -> None:
-        """Each worker has its share of what is limited, and none can do without."""
-        workers, limits = self._config.workers, self._config.limits
-        for key in SHARED_OUT:
-            path = ("limits", key)
-            if getattr(limits, key) < workers and self._sound(path) and self._sound(("workers",)):
-                self._fault(path, f"expected at least one for each of {workers} workers, found {getattr(limits, key)}")
+        """Each worker has its share of the connections, and none can do without."""
+        workers, path = self._config.workers, ("limits", "connections")
+        connections = self._config.limits.connections
+        if connections < workers and self._sound(path) and self._sound(("workers",)):
+            self._fault(path, f"expected at least one for each of {workers} workers, found the number {connections}")

@@ -1,4 +1,9 @@
-"""What is limited for the sidecar as a whole is shared out among its workers. Pure."""
+"""What is limited for the sidecar as a whole is shared out among its workers. Pure.
+
+That is what Invoisys and the memory can bear. How many may wait and how many callers may be connected guards a process
+against a flood; it is not shared out, for callers come to the workers unevenly, and one would turn them away while
+another has room.
+"""
 
 from __future__ import annotations
 
@@ -24,8 +29,6 @@ def share_of(config: Config, worker: int) -> Config:
         limits=replace(
             limits,
             connections=share(limits.connections),
-            waiting=share(limits.waiting),
-            caller_connections=share(limits.caller_connections),
             replay_memory=Size(share(limits.replay_memory)),
         ),
     )

@@ -56,7 +56,7 @@ class Address:
         except OSError as error:
             for each in opened:
                 _close(each)
-            raise OSError(error.errno, f"{self.bind}: {error.strerror}") from None
+            raise OSError(error.errno, f"{self.bind}: {str(error.strerror).lower()}") from None
         for each in opened:
             for listening in each:
                 listening.listen(BACKLOG)
