@@ -106,8 +106,8 @@ def report(results: dict[str, Any]) -> str:
 
 
 _HEAD = """\
-| how | connections | requests/s, one and two workers | two to one | CPU/request | two to one | busier worker's part of the\
- CPU | supervising process's |
+| how | connections | requests/s, one and two | two to one | CPU/request | two to one | the busier worker's part | the\
+ supervising process's |
 | --- | --- | --- | --- | --- | --- | --- | --- |"""
 
 
@@ -128,4 +128,4 @@ def _rows(results: dict[str, Any]) -> Iterator[str]:
 
 
 def _told(spread: Spread | None) -> str:
-    return "" if spread is None else f"{spread.median:.2f} ({spread.least:.2f}–{spread.most:.2f})"
+    return "" if spread is None else f"{spread.median:.2f} ({spread.least:.2f} to {spread.most:.2f})"

@@ -144,8 +144,10 @@ STORE_FAILURES = Family("counter", "token_store_failures", "How many times the t
 
 READINESS = Family("gauge", "readiness", "1 for what `/readyz` says.", ("state",))
 BUILD = Family("info", "build", "What runs.", ("version",))
-WORKERS = Family("gauge", "workers", "Workers that serve; only where `workers` is more than 1.")
-WORKER_RESTARTS = Family("counter", "worker_restarts", "Workers that ended by themselves; likewise.")
+WORKERS = Family("gauge", "workers", "Processes that serve callers.")
+WORKER_RESTARTS = Family(
+    "counter", "worker_restarts", "Processes that were started for others that had ended by themselves."
+)
 
 SECTIONS: dict[str, tuple[Family, ...]] = {
     "Requests": (

@@ -1,4 +1,4 @@
-"""The supervising process: it opens the addresses, starts the workers, and answers for them all."""
+"""The supervising process: it opens the addresses, starts the workers and sees to them, from start to stop."""
 
 from __future__ import annotations
 
@@ -7,39 +7,26 @@ import logging
 import sys
 import time
 from contextlib import suppress
-from datetime import UTC, datetime
-from secrets import token_hex
 from typing import TYPE_CHECKING, Any
 
-from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
-from prometheus_client.exposition import choose_encoder
-from prometheus_client.registry import Collector
-
-from proxy.admin import Admin, Condition, Readiness, Refreshed
-from proxy.admin import status as a
+from proxy.admin import Admin
 from proxy.assembly import Assembly
 from proxy.config import changes
 from proxy.errors import ConfigError
-from proxy.observe import families as f
-from proxy.observe.counting import family
-from proxy.observe.metrics import READINESS_STATES
 from proxy.server import StartError, forbid_core_dump
 from proxy.tokens import MemoryStore, system_clock
 from proxy.tokens.schedule import Backoff
+from proxy.workers.answers import Answers
 from proxy.workers.channel import Gone, Refused, encode
 from proxy.workers.desk import Desk
 from proxy.workers.shares import share_of
 from proxy.workers.sockets import Address
-from proxy.workers.sums import Sums, counted
-from proxy.workers.views import condition_of, refreshed_of, status_of
-from proxy.workers.words import Orders, Reading, Span, View
+from proxy.workers.words import Orders, Reading
 from proxy.workers.worker import Worker
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from typing import Literal
-
-    from prometheus_client.metrics_core import Metric
 
     from proxy.config import Changes, Config
     from proxy.observe import AccessLog
@@ -50,24 +37,16 @@ log = logging.getLogger(__name__)
 _LOOK_EVERY = 1.0
 """Seconds between two looks at a worker, and thus the most that is not counted of one that is killed."""
 
-_PATIENCE = 0.5
-"""Seconds that an operator waits for a worker that does not answer; then the last that is known is told."""
-
 _MOST_MISSED = 10
 """Looks in a row, of two seconds each, at a worker that stands still, before it is ended."""
 
 _SETTLED = 60.0
 """Seconds after which a worker that ends is not one that ends again."""
 
-_SHORT = 10.0
-"""Seconds in which a worker should be back: callers at its door wait for it."""
-
 _AGAIN = Backoff(1, 5)
 
 _SPARE = 5.0
 """Seconds beyond `drain.timeout` for the workers to say what they have counted."""
-
-_MICROSECONDS = 1_000_000
 
 
 class Team:
@@ -89,7 +68,6 @@ class Team:
                 f"workers: several processes at one address need Linux; found {sys.platform}, set it to 1"
             )
         self.supervisor = supervisor
-        self.run = token_hex(4)
         self._config = config
         self._env = env
         self._access_log = access_log
@@ -98,17 +76,11 @@ class Team:
         desk = Desk(system_clock)
         numbers = range(1, config.workers + 1)
         self._workers = [Worker(number, env, desk, access_log.pass_on) for number in numbers]
-        self._down_since: dict[Worker, float] = {}
-        """On the monotonic clock, of each that has ended and is not back."""
-        self._sums = Sums()
-        self._own = CollectorRegistry()
-        for standard in (ProcessCollector, PlatformCollector, GCCollector):
-            standard(registry=self._own)
-        self._admin = Admin(config.admin, self)
+        self._answers = Answers(self._workers, self.ask_to_stop)
+        self._admin = Admin(config.admin, self._answers)
         self._kept: list[asyncio.Task[None]] = []
         self._changing = asyncio.Lock()
         self._stop_asked = asyncio.Event()
-        self._draining = False
 
     # --- Start --------------------------------------------------------------------------------------------------------
 
@@ -153,39 +125,33 @@ class Team:
     # --- While it serves ----------------------------------------------------------------------------------------------
 
     async def _keep(self, worker: Worker) -> None:
-        """Start a worker again whenever it ends."""
+        """Start a worker again whenever it ends: at once, or after a while where it ends again and again."""
         ends = 0
         while True:
             code = await worker.ended()
-            self._down_since[worker] = time.monotonic()
-            self._bury(worker)
+            worker.down_since = worker.down_since or time.monotonic()
+            self._answers.bury(worker)
             ends = ends + 1 if time.time() - worker.started_at < _SETTLED else 1
             wait = _AGAIN.delay(ends - 1, 0.5) if ends > 1 else 0.0
             how = f"by signal {-code}" if code < 0 else f"with exit code {code}"
             text = "worker %d (process %d) has ended %s; another is started in %.0f s"
-            log.error(text, worker.number, worker.pid, how, wait, extra={"event": "worker-ended", **_of(worker)})
-            while True:
-                await asyncio.sleep(wait)
-                worker.restarts += 1
-                try:
-                    async with self._changing:
-                        await self._start(worker)
-                except StartError as error:
-                    ends += 1
-                    wait = _AGAIN.delay(ends, 0.5)
-                    text = "worker %d did not start: %s; another is started in %.0f s"
-                    log.error(text, worker.number, error, wait, extra={"event": "worker-ended", **_of(worker)})  # noqa: TRY400
-                else:
-                    break
-            del self._down_since[worker]
-            text = "worker %d serves again, as process %d"
-            log.info(text, worker.number, worker.pid, extra={"event": "worker-started", **_of(worker)})
+            about = {"event": "worker-ended", "worker": worker.number}
+            log.error(text, worker.number, worker.pid, how, wait, extra=about)
+            await asyncio.sleep(wait)
+            await self._start_again(worker)
 
-    def _bury(self, worker: Worker) -> None:
-        """Keep what a worker has counted that has ended."""
-        if worker.reading is not None:
-            self._sums.keep(worker.reading.metrics)
-            worker.reading = None
+    async def _start_again(self, worker: Worker) -> None:
+        worker.restarts += 1
+        try:
+            async with self._changing:
+                await self._start(worker)
+        except StartError as error:
+            about = {"event": "worker-ended", "worker": worker.number}
+            log.error("worker %d did not start: %s", worker.number, error, extra=about)  # noqa: TRY400 - no defect
+            return
+        worker.down_since = None
+        text = "worker %d serves again, as process %d"
+        log.info(text, worker.number, worker.pid, extra={"event": "worker-started", "worker": worker.number})
 
     async def _watch(self, worker: Worker) -> None:
         """Know what a worker has counted, should it be killed; and end one that stands still."""
@@ -195,7 +161,7 @@ class Team:
                 await worker.look()
             if worker.serving and worker.missed >= _MOST_MISSED:
                 text = "worker %d (process %d) has stood still for too long, and is ended"
-                log.error(text, worker.number, worker.pid, extra={"event": "worker-stuck", **_of(worker)})
+                log.error(text, worker.number, worker.pid, extra={"event": "worker-stuck", "worker": worker.number})
                 worker.missed = 0
                 worker.kill()
 
@@ -244,7 +210,7 @@ class Team:
         except Refused as error:
             # The others have taken it: a successor will, or says why not.
             text = "worker %d did not take the configuration, and is ended: %s"
-            log.error(text, worker.number, error, extra={"event": "worker-ended", **_of(worker)})  # noqa: TRY400
+            log.error(text, worker.number, error, extra={"event": "worker-ended", "worker": worker.number})  # noqa: TRY400
             worker.kill()
 
     # --- Stop ---------------------------------------------------------------------------------------------------------
@@ -260,10 +226,10 @@ class Team:
 
     async def drain(self) -> None:
         """Stop gently, as `Sidecar.drain` does, in all workers at once."""
-        self._draining = True
+        self._answers.draining = True
         await self._let_be()
         serving = [worker for worker in self._workers if worker.serving]
-        await asyncio.gather(*(self._ask(worker, "begin to stop") for worker in serving))
+        await asyncio.gather(*(worker.ask("begin to stop") for worker in serving))
         drain = self._config.drain
         await asyncio.sleep(drain.delay)
         for address in self._addresses:
@@ -274,12 +240,12 @@ class Team:
     async def _finish(self, worker: Worker, patience: float) -> None:
         with suppress(TimeoutError):
             async with asyncio.timeout(patience + _SPARE):
-                worker.reading = await self._ask(worker, "finish", Reading) or worker.reading
+                worker.reading = await worker.ask("finish", Reading) or worker.reading
         await worker.leave()
 
     async def stop(self) -> None:
         """Stop now, as `Sidecar.stop` does."""
-        self._draining = True
+        self._answers.draining = True
         await self._let_be()
         for address in self._addresses:
             address.close()
@@ -289,7 +255,7 @@ class Team:
     async def _stop(self, worker: Worker) -> None:
         with suppress(TimeoutError):
             async with asyncio.timeout(_SPARE):
-                await self._ask(worker, "stop")
+                await worker.ask("stop")
         await worker.leave()
 
     async def _let_be(self) -> None:
@@ -298,105 +264,3 @@ class Team:
             task.cancel()
         if self._kept:
             await asyncio.wait(self._kept)
-
-    async def _ask(self, worker: Worker, what: str, kind: Any = None, body: object = None) -> Any:
-        """Ask a worker, and return none where it cannot answer."""
-        try:
-            return await worker.channel.ask(what, body, kind=kind)
-        except (Gone, Refused):
-            return None
-
-    # --- What an operator asks: see `Source` --------------------------------------------------------------------------
-
-    async def condition(self) -> Condition:
-        """Tell the worst condition of any worker; one that is not there, or does not answer, is a reason too."""
-        await self._look()
-        return self._condition()
-
-    def _condition(self) -> Condition:
-        if self._draining:
-            return Condition(Readiness.DRAINING, ("the sidecar is stopping",))
-        others, now = [], time.monotonic()
-        for worker, since in self._down_since.items():
-            readiness = Readiness.DEGRADED if now - since < _SHORT else Readiness.NOT_READY
-            others.append(Condition(readiness, (f"worker {worker.number} has ended, and is started again",)))
-        others += [
-            Condition(Readiness.DEGRADED, (f"worker {worker.number} does not answer",))
-            for worker in self._workers
-            if worker.serving and worker.missed > 1
-        ]
-        there = {worker.number: worker.reading.condition for worker in self._workers if worker.reading is not None}
-        if not there:
-            others.append(Condition(Readiness.NOT_READY, ("no worker serves",)))
-        return condition_of(there, others)
-
-    async def exposition(self, accept: str) -> tuple[bytes, str]:
-        """Return the metrics of all workers together, and of those that have ended."""
-        await self._look()
-        encode, media_type = choose_encoder(accept)
-        registry = CollectorRegistry()
-        registry.register(_Told(self._metrics()))
-        return encode(registry), media_type
-
-    def _metrics(self) -> list[Metric]:
-        readings = [worker.reading.metrics for worker in self._workers if worker.reading is not None]
-        metrics = {each.name: each for each in self._sums.of([*readings, counted(self._own.collect())])}
-        readiness = self._condition().readiness
-        for metric in (
-            family(f.READINESS, {(state,): state == readiness for state in READINESS_STATES}),
-            family(f.WORKERS, {(): sum(worker.serving for worker in self._workers)}),
-            family(f.WORKER_RESTARTS, {(): sum(worker.restarts for worker in self._workers)}),
-        ):
-            metrics[metric.name] = metric
-        return list(metrics.values())
-
-    async def _look(self) -> None:
-        await asyncio.gather(*(worker.look(_PATIENCE) for worker in self._workers if worker.serving))
-
-    async def status(self, since: int = 0) -> a.Status:
-        """Return the state of all workers as one; requests are numbered by the microsecond in which they ended."""
-        await self._look()
-        clock = time.monotonic()
-        span = Span(since, int(clock * _MICROSECONDS))
-        views = await self._ask_all("view", View, span)
-        told = [
-            a.Worker(each.number, each.pid, each.serving, datetime.fromtimestamp(each.started_at, UTC), each.restarts)
-            for each in self._workers
-        ]
-        return status_of(views, self._condition(), told, run=self.run, clock=clock)
-
-    async def find(self, request_id: str) -> list[a.Details]:
-        """Return what the workers remember of one request, the newest first."""
-        found = [each for every in await self._ask_all("find", list[a.Details], request_id) for each in every]
-        return sorted(found, key=lambda each: each.request.at, reverse=True)
-
-    async def refresh(self) -> list[Refreshed]:
-        """Replace every token that is in use: one worker logs in for each, the others take that over."""
-        serving = [worker for worker in self._workers if worker.serving]
-        found = await asyncio.gather(*(self._ask(worker, "refresh", list[Refreshed]) for worker in serving))
-        return refreshed_of(each for each in found if each is not None)
-
-    async def _ask_all(self, what: str, kind: Any, body: object) -> list[Any]:
-        """Return the answers of those workers that answer in time."""
-
-        async def ask(worker: Worker) -> Any:
-            try:
-                async with asyncio.timeout(_PATIENCE):
-                    return await self._ask(worker, what, kind, body)
-            except TimeoutError:
-                return None
-
-        found = await asyncio.gather(*(ask(worker) for worker in self._workers if worker.serving))
-        return [each for each in found if each is not None]
-
-
-class _Told(Collector):
-    def __init__(self, metrics: list[Metric]) -> None:
-        self._metrics = metrics
-
-    def collect(self) -> Iterable[Metric]:
-        return self._metrics
-
-
-def _of(worker: Worker) -> dict[str, object]:
-    return {"worker": worker.number}

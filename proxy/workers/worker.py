@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from proxy.server import StartError
 from proxy.workers.channel import Channel, Gone, Refused
@@ -50,6 +50,8 @@ class Worker:
         """How many times in a row the worker has not told how it is."""
         self.started_at = 0.0
         """On the wall clock."""
+        self.down_since: float | None = None
+        """On the monotonic clock, while it has ended and is not back."""
         self.channel: Channel
         self._env = env
         self._desk = desk
@@ -140,6 +142,12 @@ class Worker:
         with contextlib.suppress(OSError):  # a worker that is gone
             hand_over(self._hand, sockets)
         await self.channel.ask(what, orders)
+
+    async def ask(self, what: str, kind: Any = None, body: object = None) -> Any:
+        """Return the answer, which is of that `kind`, or none where the worker cannot answer."""
+        with contextlib.suppress(Gone, Refused):
+            return await self.channel.ask(what, body, kind=kind)
+        return None
 
     async def look(self, patience: float = _LONGEST_LOOK) -> Reading | None:
         """Return how the worker is, or how it was where it does not tell in time."""
