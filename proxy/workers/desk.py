@@ -8,9 +8,10 @@ import logging
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
+from proxy.errors import CredentialsRefused
 from proxy.tokens.store import Kept
 from proxy.workers.channel import Gone, decode
-from proxy.workers.words import Saved
+from proxy.workers.words import Refusal, Saved
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from proxy.workers.channel import Channel, Handlers
 
 log = logging.getLogger(__name__)
+
+_REFUSED_FOR = 50.0
+"""Seconds in which what was refused to one worker is not tried by another; less than until its own next attempt."""
 
 _SPARE = 5.0
 """Seconds that a holder of the lock has beyond the limit of its login."""
@@ -32,6 +36,8 @@ class Desk:
         self.tokens: dict[str, Kept] = {}
         """By `TokenKey.digest`."""
         self.locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self.refusals: dict[str, tuple[float, str]] = {}
+        """When, on the monotonic clock, credentials were refused, and the words for it."""
 
 
 class Visitor:
@@ -45,6 +51,7 @@ class Visitor:
             "save": self._save,
             "lock": self._lock,
             "unlock": self._unlock,
+            "refusal": self._refusal,
         }
 
     def leave(self) -> None:
@@ -62,10 +69,17 @@ class Visitor:
         tokens = self._desk.tokens | {saved.digest: saved.token}
         self._desk.tokens = {digest: token for digest, token in tokens.items() if token.expires_at > now}
 
-    async def _lock(self, body: bytes) -> None:
+    async def _lock(self, body: bytes) -> str | None:
+        """Wait for the lock of a key; return why its credentials were refused, if that was just now."""
         digest = decode(body, str)
         await self._desk.locks[digest].acquire()
         self._held.append(digest)
+        at, why = self._desk.refusals.get(digest, (float("-inf"), None))
+        return why if self._desk.clock().monotonic < at + _REFUSED_FOR else None
+
+    async def _refusal(self, body: bytes) -> None:
+        refusal = decode(body, Refusal)
+        self._desk.refusals[refusal.digest] = (self._desk.clock().monotonic, refusal.why)
 
     async def _unlock(self, body: bytes) -> None:
         digest = decode(body, str)
@@ -104,23 +118,35 @@ class DeskStore:
 
     @contextlib.asynccontextmanager
     async def lock(self, key: TokenKey) -> AsyncIterator[None]:
-        """Be the only worker that logs in for a key.
+        """Be the only worker that logs in for a key; raises `CredentialsRefused` where another has just been refused.
 
-        One that is frozen keeps the lock, but not from us: after the time that a login may take, we go on without it.
+        So a wrong password is tried once, not once by each worker, and no account is locked for it. A worker
+        that is frozen keeps the lock, but not from us: after the time that a login may take, we go on without it.
         """
-        held = asyncio.ensure_future(self._channel.ask("lock", key.digest))
+        held: asyncio.Future[str | None] = asyncio.ensure_future(self._channel.ask("lock", key.digest, kind=str | None))
         try:
             await asyncio.wait([held], timeout=self._limit + _SPARE)
-            if not held.done():
+            if held.done():
+                _raise_refusal(held)
+            else:
                 text = "another worker has held the lock of a login for %g s; going on without it"
                 log.warning(text, self._limit + _SPARE, extra={"event": "store-lock-stuck"})
-            yield
+            try:
+                yield
+            except CredentialsRefused as error:
+                self._channel.tell("refusal", Refusal(key.digest, error.detail))
+                raise
         finally:
             held.add_done_callback(lambda _: self._unlock(held, key))
 
-    def _unlock(self, held: asyncio.Future[None], key: TokenKey) -> None:
+    def _unlock(self, held: asyncio.Future[str | None], key: TokenKey) -> None:
         if not held.cancelled() and held.exception() is None:
             self._channel.tell("unlock", key.digest)
 
     async def close(self) -> None:
         """Do nothing: the supervising process keeps the tokens."""
+
+
+def _raise_refusal(held: asyncio.Future[str | None]) -> None:
+    if held.exception() is None and (why := held.result()) is not None:
+        raise CredentialsRefused(why)

@@ -79,3 +79,11 @@ class Saved(Struct, frozen=True, array_like=True):
 
     digest: str
     token: Kept
+
+
+class Refusal(Struct, frozen=True, array_like=True):
+    """Credentials were refused."""
+
+    digest: str
+    """Of the key whose credentials they are."""
+    why: str

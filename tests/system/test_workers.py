@@ -124,6 +124,20 @@ async def test_a_refresh_that_fails_says_why(fake: Fake, proxy: Sidecar) -> None
     assert (await proxy.issue(1)).status == 200
 
 
+async def test_a_wrong_password_is_tried_once_for_all(fake: Fake) -> None:
+    with sidecar(fake.url, WORKERS="3", PASSWORD="errado-de-todo") as proxy:
+
+        async def know_it() -> bool:
+            told = await metrics(proxy)
+            of_all = 'account="default",api="2.0",reason="first",result="credentials-refused"'
+            return told.get(f"invoisys_proxy_logins_total{{{of_all}}}") == 3
+
+        await until(know_it)
+        assert (await proxy.issue(1)).status == 503
+        assert (await ask(proxy.admin, "GET", "/readyz")).status == 503
+    assert (await fake.state())["logins_refused"] == 1
+
+
 # --- One operator's port ----------------------------------------------------------------------------------------------
 
 

@@ -8,16 +8,17 @@ import logging
 import socket
 from typing import TYPE_CHECKING
 
-from proxy.tokens import TokenKey, system_clock
+import pytest
+
+from proxy.errors import CredentialsRefused
+from proxy.tokens import Moment, TokenKey, system_clock
 from proxy.tokens.store import Kept
 from proxy.workers.channel import Channel
 from proxy.workers.desk import Desk, DeskStore, Visitor
 from tests.support.wire import PATIENCE
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-    import pytest
+    from collections.abc import AsyncIterator, Callable
 
 KEY = TokenKey("sandbox", "default", "2.0", "https://login", credentials="digest")
 OTHER = KEY._replace(api="3.0")
@@ -26,6 +27,16 @@ OTHER = KEY._replace(api="3.0")
 def kept(value: str, expires_in: float = 3600) -> Kept:
     now = system_clock().wall
     return Kept(value, 1, now, now + expires_in)
+
+
+class Clock:
+    """The system's, set ahead."""
+
+    passed = 0.0
+
+    def __call__(self) -> Moment:
+        now = system_clock()
+        return now._replace(monotonic=now.monotonic + self.passed)
 
 
 class Visit:
@@ -38,9 +49,11 @@ class Visit:
 
 
 @contextlib.asynccontextmanager
-async def visits(count: int, limit: float = PATIENCE) -> AsyncIterator[list[Visit]]:
+async def visits(
+    count: int, limit: float = PATIENCE, clock: Callable[[], Moment] = system_clock
+) -> AsyncIterator[list[Visit]]:
     """Stores of so many workers, all at one desk."""
-    desk, found, running = Desk(system_clock), [], []
+    desk, found, running = Desk(clock), [], []
 
     async def serve(channel: Channel, visitor: Visitor) -> None:
         await channel.run()
@@ -144,6 +157,25 @@ async def test_a_frozen_holder_is_not_waited_for_without_end(caplog: pytest.LogC
         async with other.store.lock(KEY):
             pass
     assert [record.__dict__["event"] for record in caplog.records] == ["store-lock-stuck"]
+
+
+async def test_a_refusal_to_one_is_one_to_all_for_a_while() -> None:
+    clock = Clock()
+    async with visits(2, clock=clock) as (one, other):
+
+        async def log_in(visit: Visit, key: TokenKey, *, refused: bool) -> None:
+            async with visit.store.lock(key):
+                if refused:
+                    raise CredentialsRefused("the user name or the password is wrong")
+
+        with pytest.raises(CredentialsRefused):
+            await log_in(one, KEY, refused=True)
+        with pytest.raises(CredentialsRefused, match="the user name or the password is wrong"):
+            await log_in(other, KEY, refused=False)
+        await log_in(other, OTHER, refused=False)
+        await log_in(other, KEY._replace(credentials="changed"), refused=False)
+        clock.passed = 50
+        await log_in(other, KEY, refused=False)
 
 
 async def test_a_worker_whose_supervisor_is_gone_stands_alone() -> None:

@@ -91,7 +91,7 @@ async def test_one_that_ends_again_and_again_is_started_ever_more_slowly(
     finally:
         await team.stop()
     ends = [record.args for record in caplog.records if "has ended" in record.msg]
-    waits = [args[3] for args in ends if isinstance(args, tuple)]
+    waits = [float(str(args[3])) for args in ends if isinstance(args, tuple)]
     assert waits[0] == 0
     assert 0 < waits[1] < waits[2] < waits[3]
     assert waits[3:] == sorted(waits[3:])
