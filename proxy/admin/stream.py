@@ -52,7 +52,8 @@ class Stream:
             await asyncio.wait([feed])
         finally:
             feed.cancel()
-        with contextlib.suppress(asyncio.CancelledError, ConnectionError):
+        # Where there is nothing to tell at the moment, the page comes again.
+        with contextlib.suppress(asyncio.CancelledError, ConnectionError, web.HTTPServiceUnavailable):
             feed.result()
         return response
 

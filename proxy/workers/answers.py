@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from secrets import token_hex
 from typing import TYPE_CHECKING, Any
 
+from aiohttp import web
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
@@ -112,6 +113,8 @@ class Answers:
         clock = time.monotonic()
         span = Span(since, int(clock * _MICROSECONDS))
         views = await self._ask_all("view", View, span)
+        if not views:
+            raise web.HTTPServiceUnavailable(text="no worker answers", headers={"Retry-After": "1"})
         told = [
             a.Worker(each.number, each.pid, each.serving, datetime.fromtimestamp(each.started_at, UTC), each.restarts)
             for each in self._workers
@@ -131,15 +134,8 @@ class Answers:
 
     async def _ask_all(self, what: str, kind: Any, body: object) -> list[Any]:
         """Return the answers of those workers that answer in time."""
-
-        async def ask(worker: Worker) -> Any:
-            try:
-                async with asyncio.timeout(_PATIENCE):
-                    return await worker.ask(what, kind, body)
-            except TimeoutError:
-                return None
-
-        found = await asyncio.gather(*(ask(worker) for worker in self._workers if worker.serving))
+        serving = [worker for worker in self._workers if worker.serving]
+        found = await asyncio.gather(*(worker.ask(what, kind, body, _PATIENCE) for worker in serving))
         return [each for each in found if each is not None]
 
 

@@ -6,7 +6,6 @@ import asyncio
 import logging
 import sys
 import time
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from proxy.admin import Admin
@@ -46,7 +45,7 @@ _SETTLED = 60.0
 _AGAIN = Backoff(1, 5)
 
 _SPARE = 5.0
-"""Seconds beyond `drain.timeout` for the workers to say what they have counted."""
+"""Seconds for a worker to do what takes no time, and to say so: one that stands still must not keep the others."""
 
 
 class Team:
@@ -229,7 +228,7 @@ class Team:
         self._answers.draining = True
         await self._let_be()
         serving = [worker for worker in self._workers if worker.serving]
-        await asyncio.gather(*(worker.ask("begin to stop") for worker in serving))
+        await asyncio.gather(*(worker.ask("begin to stop", patience=_SPARE) for worker in serving))
         drain = self._config.drain
         await asyncio.sleep(drain.delay)
         for address in self._addresses:
@@ -238,9 +237,7 @@ class Team:
         await self._admin.close()
 
     async def _finish(self, worker: Worker, patience: float) -> None:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(patience + _SPARE):
-                worker.reading = await worker.ask("finish", Reading) or worker.reading
+        worker.reading = await worker.ask("finish", Reading, patience=patience + _SPARE) or worker.reading
         await worker.leave()
 
     async def stop(self) -> None:
@@ -253,9 +250,7 @@ class Team:
         await self._admin.close()
 
     async def _stop(self, worker: Worker) -> None:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_SPARE):
-                await worker.ask("stop")
+        await worker.ask("stop", patience=_SPARE)
         await worker.leave()
 
     async def _let_be(self) -> None:

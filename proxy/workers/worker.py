@@ -143,10 +143,11 @@ class Worker:
             hand_over(self._hand, sockets)
         await self.channel.ask(what, orders)
 
-    async def ask(self, what: str, kind: Any = None, body: object = None) -> Any:
-        """Return the answer, which is of that `kind`, or none where the worker cannot answer."""
-        with contextlib.suppress(Gone, Refused):
-            return await self.channel.ask(what, body, kind=kind)
+    async def ask(self, what: str, kind: Any = None, body: object = None, patience: float | None = None) -> Any:
+        """Return the answer, which is of that `kind`, or none where the worker gives none within so many seconds."""
+        with contextlib.suppress(Gone, Refused, TimeoutError):
+            async with asyncio.timeout(patience):
+                return await self.channel.ask(what, body, kind=kind)
         return None
 
     async def look(self, patience: float = _LONGEST_LOOK) -> Reading | None:

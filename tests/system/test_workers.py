@@ -315,6 +315,20 @@ async def test_a_worker_that_stands_still_is_told_and_stops_nobody_else(fake: Fa
     await until(well)
 
 
+async def test_the_operators_port_answers_while_no_worker_does(fake: Fake, proxy: Sidecar) -> None:
+    ids = await pids(proxy)
+    for pid in ids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        assert (await ask(proxy.admin, "GET", "/livez")).status == 200
+        assert (await ask(proxy.admin, "GET", "/status")).status == 503
+        assert (await metrics(proxy))["invoisys_proxy_workers"] == 2
+    finally:
+        for pid in ids:
+            os.kill(pid, signal.SIGCONT)
+    assert (await proxy.issue(1)).status == 200
+
+
 async def test_the_workers_end_with_the_supervising_process_and_finish_what_they_have(fake: Fake) -> None:
     process = Process("run", env=environment(fake.url, WORKERS="2"))
     urls, admin = process.listening()
@@ -396,6 +410,16 @@ async def test_a_second_signal_ends_all_at_once(fake: Fake, proxy: Sidecar) -> N
     proxy.process.signal(signal.SIGTERM)
     reply = await under_way
     assert (reply.status, reply["X-Invoisys-Outcome"]) == (502, "unknown")
+    assert await asyncio.to_thread(proxy.process.wait) == 0
+    assert not any(map(is_there, ids))
+
+
+async def test_a_worker_that_stands_still_does_not_keep_the_others_from_ending(fake: Fake, proxy: Sidecar) -> None:
+    ids = await pids(proxy)
+    os.kill(ids[0], signal.SIGSTOP)
+    proxy.process.signal(signal.SIGTERM)
+    await asyncio.to_thread(proxy.process.event, "stopping")
+    proxy.process.signal(signal.SIGTERM)
     assert await asyncio.to_thread(proxy.process.wait) == 0
     assert not any(map(is_there, ids))
 
