@@ -76,6 +76,10 @@ bench-tokens: $(VENV)/bench/made ## Measure what a login costs those who wait fo
 bench-limits: $(VENV)/bench/made ## Measure the start, and memory at the limits.
 	$(BIN)/python -m bench limits $(ARGS)
 
+.PHONY: bench-workers
+bench-workers: $(VENV)/bench/made ## Measure two workers beside one; wants root, to hold them to a part of a core.
+	$(BIN)/python -m bench workers $(ARGS)
+
 .PHONY: bench-profile
 bench-profile: $(VENV)/bench/made ## Show where the sidecar's CPU goes under load.
 	$(BIN)/python -m bench profile $(ARGS)

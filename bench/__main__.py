@@ -1,4 +1,4 @@
-"""The commands: `compare`, `tokens`, `limits`, `profile` and `instructions`; see README.md in this folder."""
+"""The commands: `compare`, `tokens`, `limits`, `workers`, `profile`, `instructions`; see README.md in this folder."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bench import instructions, limits, profile, report, tokens
+from bench import instructions, limits, profile, report, tokens, workers
 from bench.peers import PEERS
 from bench.places import RESULTS, ROOT
 from bench.processes import BenchError
@@ -56,6 +56,11 @@ def _parser() -> argparse.ArgumentParser:
 
     bounding = commands.add_parser("limits", help="start-up, and memory under a thousand large requests")
     bounding.set_defaults(run=_limits)
+
+    several = commands.add_parser("workers", help="two workers beside one")
+    several.set_defaults(run=_workers)
+    several.add_argument("--rounds", type=int, default=_ROUNDS, metavar="N")
+    several.add_argument("--seconds", type=int, default=_SECONDS, metavar="N")
 
     sampling = commands.add_parser("profile", help="where the sidecar's CPU goes, by py-spy")
     sampling.set_defaults(run=_profile)
@@ -107,6 +112,12 @@ def _limits(_options: argparse.Namespace) -> None:
     results = _circumstances() | limits.measure()
     _keep("limits", results)
     print(report.limits(results))
+
+
+def _workers(options: argparse.Namespace) -> None:
+    results = _circumstances() | workers.measure(options.rounds, options.seconds)
+    _keep("workers", results)
+    print(workers.report(results))
 
 
 def _profile(options: argparse.Namespace) -> None:

@@ -29,7 +29,7 @@ _MIB = 1024 * 1024
 class Load:
     """Measures from one core."""
 
-    def __init__(self, core: int, folder: Path) -> None:
+    def __init__(self, core: int | str, folder: Path) -> None:
         """`folder` is for the body of the requests."""
         self._pin = ["/usr/bin/env", "taskset", "--cpu-list", str(core)]
         self._body = folder / "invoice.json"

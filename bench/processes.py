@@ -54,8 +54,11 @@ def get(port: int, path: str) -> tuple[int, bytes]:
 class Child:
     """A running program and the processes below it; what it says goes to a file that `forget_log` empties."""
 
-    def __init__(self, command: Sequence[str], *, core: int, folder: Path, env: Mapping[str, str]) -> None:
-        """Start a program in `folder`, which is made if need be, with nothing but `env` for an environment."""
+    def __init__(self, command: Sequence[str], *, core: int | str, folder: Path, env: Mapping[str, str]) -> None:
+        """Start a program in `folder`, which is made if need be, with nothing but `env` for an environment.
+
+        `core` is one, or several with commas.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         self.log = folder / "log"
         with self.log.open("ab") as log:

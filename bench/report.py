@@ -6,6 +6,7 @@ import json
 import re
 from typing import TYPE_CHECKING, Any
 
+from bench import workers
 from bench.figures import Spread, ratio, spread
 from bench.goals import GOALS
 from bench.peers import PEERS, SIDECAR
@@ -220,7 +221,12 @@ def replaced(document: str, section: str, text: str) -> str:
 def publish() -> None:
     """Write what the result files hold into docs/performance.md, and draw it."""
     document = DOCUMENT.read_text()
-    for section, told in (("comparison", comparison), ("tokens", tokens), ("limits", limits)):
+    for section, told in (
+        ("comparison", comparison),
+        ("tokens", tokens),
+        ("limits", limits),
+        ("workers", workers.report),
+    ):
         path = RESULTS / f"{section}.json"
         if path.exists():
             results = json.loads(path.read_text())

@@ -60,7 +60,7 @@ def working_folder() -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def upstream(folder: Path, *, core: int, template: str = "upstream.conf", **values: object) -> Iterator[Upstream]:
+def upstream(folder: Path, *, core: int | str, template: str = "upstream.conf", **values: object) -> Iterator[Upstream]:
     """Run upstream on one core; `values` fill in what the template names beyond the usual."""
     own = folder / "upstream"
     own.mkdir()

@@ -42,8 +42,10 @@ class Assembly:
         access_log: AccessLog,
         before: Assembly | None = None,
         tracing: Tracing | None = None,
+        *,
+        store: Store | None = None,
     ) -> None:
-        """Raises `ConfigError`, for a file that cannot be used.
+        """Raises `ConfigError`, for a file that cannot be used. A `store` takes the place of the one configured.
 
         What the one `before` has made in the same way goes on; `changes` has seen to it that the store is the same, and
         `tracing` always is.
@@ -59,7 +61,7 @@ class Assembly:
         self._holder = Holder(config.limits.replay_body, HeldBytes(config.limits.replay_memory), config.timeouts.idle)
         self._credentials = {name: CredentialSource(account, env, name) for name, account in config.accounts.items()}
         self._trusted: dict[str | None, ssl.SSLContext] = {}
-        self.store: Store = self._open_store() if before is None else before.store
+        self.store: Store = before.store if before is not None else store or open_configured(config)
         self.metrics: Metrics = Metrics(None if before is None else before.metrics)
         self.metrics.levels_from(
             lambda: Level(self._waiting.taken, self._waiting.places),
@@ -72,15 +74,6 @@ class Assembly:
         """By account and API."""
         self.listeners = [self._listener(number, listener) for number, listener in enumerate(config.listeners)]
         self._before = None
-
-    def _open_store(self) -> Store:
-        config = self._config
-        return open_store(
-            config.tokens.store.where.reveal(),
-            key_file=config.tokens.key_file,
-            clock=system_clock,
-            login_timeout=config.timeouts.login,
-        )
 
     def _listener(self, number: int, listener: ListenerConfig) -> Listener:
         tokens = listener.caller_token_file
@@ -206,6 +199,16 @@ class Assembly:
             except OSError as error:
                 raise _unusable(name, ca_file, error) from None
         return self._trusted[ca_file]
+
+
+def open_configured(config: Config) -> Store:
+    """Open the store of tokens; raises `ConfigError` where it cannot be used."""
+    return open_store(
+        config.tokens.store.where.reveal(),
+        key_file=config.tokens.key_file,
+        clock=system_clock,
+        login_timeout=config.timeouts.login,
+    )
 
 
 def _unusable(name: str, ca_file: str | None, error: OSError) -> ConfigError:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import gc
 import http.client
 import json
 import logging
@@ -27,13 +26,15 @@ from proxy.config import (
     unknown_variables,
 )
 from proxy.errors import ConfigError
+from proxy.loop import spare_collector, within_loop
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Sequence
+    from collections.abc import Callable, Sequence
 
     from proxy.config import Config
     from proxy.fake import FakeInvoisys
     from proxy.observe import AccessLog
+    from proxy.server import Served
 
 OK, FAILED, WRONG = 0, 1, 2
 
@@ -108,11 +109,11 @@ def _run(options: argparse.Namespace) -> int:
     access_log = _set_up_log(config)
     for finding in findings(config, look_around(config, options.config, os.environ)):
         logging.getLogger("proxy").warning("%s", finding.text, extra={"event": finding.event})
-    return _within_loop(_serve(config, access_log, lambda: _configuration(options)))
+    return within_loop(_serve(config, access_log, lambda: _configuration(options)))
 
 
 def _demo(_options: argparse.Namespace) -> int:
-    return _within_loop(_serve_demo())
+    return within_loop(_serve_demo())
 
 
 def _fake(options: argparse.Namespace) -> int:
@@ -125,7 +126,7 @@ def _fake(options: argparse.Namespace) -> int:
         script = load_script(options.script) if options.script else None
     except ScriptError as error:
         raise ConfigError(str(error)) from None
-    return _within_loop(_serve_fake(FakeInvoisys(script=script), host.strip("[]"), int(port)))
+    return within_loop(_serve_fake(FakeInvoisys(script=script), host.strip("[]"), int(port)))
 
 
 def _check(options: argparse.Namespace) -> int:
@@ -149,7 +150,7 @@ def _configuration(options: argparse.Namespace) -> Config:
 
 
 def _doctor(options: argparse.Namespace) -> int:
-    return _within_loop(_examine(options.config, in_json=options.json))
+    return within_loop(_examine(options.config, in_json=options.json))
 
 
 def _health(options: argparse.Namespace) -> int:
@@ -177,40 +178,25 @@ def _schema(_options: argparse.Namespace) -> int:
 def _set_up_log(config: Config) -> AccessLog:
     from proxy.observe import set_up
 
+    form, colours = _shape_of_log(config)
+    return set_up(config.log.level, form, sys.stdout.buffer, colours=colours)
+
+
+def _shape_of_log(config: Config) -> tuple[Literal["json", "text"], bool]:
     terminal = sys.stdout.isatty()
-    by_default: Literal["json", "text"] = "text" if terminal else "json"
     colours = terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-    return set_up(config.log.level, config.log.format or by_default, sys.stdout.buffer, colours=colours)
-
-
-_COLLECT_EVERY = 20_000
-"""Objects more than before, until the collector looks: what a request leaves behind ends without it."""
-
-
-def _within_loop(work: Coroutine[None, None, int]) -> int:
-    """Run in uvloop where it is there; it is not on Windows."""
-    try:
-        import uvloop
-    except ImportError:
-        new_loop: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop
-    else:
-        new_loop = uvloop.new_event_loop
-    with asyncio.Runner(loop_factory=new_loop) as runner:
-        return runner.run(work)
+    return config.log.format or ("text" if terminal else "json"), colours
 
 
 async def _serve(config: Config, access_log: AccessLog, read_again: Callable[[], Config]) -> int:
-    from proxy.server import Sidecar, StartError, serve
-    from proxy.systemd import Supervisor
+    from proxy.server import StartError, serve
 
     log = logging.getLogger("proxy")
     for text in unknown_variables(os.environ):
         log.warning("%s", text, extra={"event": "unknown-variable"})
 
     def on_start(addresses: list[str]) -> None:
-        gc.collect()
-        gc.freeze()  # what is there at start stays: the collector need not look at it again
-        gc.set_threshold(_COLLECT_EVERY)
+        spare_collector()
         *listeners, admin = addresses
         log.info(
             "listening at %s, for probes at %s",
@@ -220,13 +206,27 @@ async def _serve(config: Config, access_log: AccessLog, read_again: Callable[[],
         )
 
     try:
-        await serve(Sidecar(config, os.environ, access_log, Supervisor(os.environ)), on_start, read_again)
+        await serve(_sidecar(config, access_log), on_start, read_again)
     except StartError as error:
         print(error, file=sys.stderr)
         return FAILED
     finally:
         access_log.flush()
     return OK
+
+
+def _sidecar(config: Config, access_log: AccessLog) -> Served:
+    from proxy.systemd import Supervisor
+
+    supervisor = Supervisor(os.environ)
+    if config.workers == 1:
+        from proxy.server import Sidecar
+
+        return Sidecar(config, os.environ, access_log, supervisor)
+    from proxy.workers.team import Team
+
+    form, colours = _shape_of_log(config)
+    return Team(config, os.environ, access_log, supervisor, log_form=form, colours=colours)
 
 
 async def _examine(path: str | None, *, in_json: bool) -> int:

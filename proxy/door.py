@@ -21,17 +21,17 @@ from proxy.forward import refusal
 from proxy.unix import UnixSocket
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterator
 
     from proxy.config import Bind, Socket
     from proxy.errors import ProxyError
-    from proxy.systemd import Address
+    from proxy.systemd import Address, Taken
 
-    TakeSocket = Callable[[Address], socket.socket | None]
+    TakeSockets = Callable[[Address], Taken | None]
 
 log = logging.getLogger(__name__)
 
-_BACKLOG = 4096
+BACKLOG = 4096
 _RECEIVE_BUFFER = 32 * 1024
 """Bytes that the kernel takes in for a caller ahead of what is read; it doubles them for its own needs. Left to itself
 it takes in megabytes and hands them over at once: a thousand callers, and memory is full of what nobody reads yet."""
@@ -67,7 +67,7 @@ class Door:
         """Raises `ConfigError`, for an owner or a group that nobody has; `count` is told why somebody is cut short."""
         self._bind = bind
         self._unix = UnixSocket(bind.path, access) if bind.path else None
-        self._server: asyncio.Server | None = None
+        self._servers: list[asyncio.Server] = []
         self._is_others = False
         """The socket was handed over, and whoever did so goes on with it."""
         self._coming = 0  # through the door and not inside yet: many may come at once
@@ -82,13 +82,13 @@ class Door:
         inside: Callable[[], int],
         most: int,
         make_room: Callable[[], None] | None = None,
-        take_socket: TakeSocket | None = None,
+        take_sockets: TakeSockets | None = None,
     ) -> str:
         """Listen, and return the address, with the ports that were chosen where none was given; raises `OSError`.
 
         `make` makes the connection of a caller, `inside` tells how many there are, `most` how many there may be. One
-        more is turned away, or let in where somebody else can be made to leave. `take_socket` gives the socket that is
-        open already, if there is one.
+        more is turned away, or let in where somebody else can be made to leave. `take_sockets` gives those that are
+        open already, if there are any.
         """
         self.most = most
         loop = asyncio.get_running_loop()
@@ -102,48 +102,49 @@ class Door:
             loop.call_soon(self._came)
             return make()
 
-        address = await self._listen(let_in, take_socket)
+        address = await self._listen(let_in, take_sockets)
         for listening in self._sockets():
-            with _as_socket(listening) as own:
+            with _as_socket(listening.fileno()) as own:
                 own.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)  # for those who come in by it
         return address
 
-    async def _listen(self, let_in: Callable[[], asyncio.Protocol], take_socket: TakeSocket | None) -> str:
+    async def _listen(self, let_in: Callable[[], asyncio.Protocol], take_sockets: TakeSockets | None) -> str:
         bind = self._bind
         loop = asyncio.get_running_loop()
-        taken = take_socket(bind.path or (bind.host, bind.port)) if take_socket is not None else None
-        self._is_others = taken is not None
+        taken = take_sockets(bind.path or (bind.host, bind.port)) if take_sockets is not None else None
+        self._is_others = taken is not None and taken.stays
         if self._unix is not None:
-            listening = taken or self._unix.open(_BACKLOG)
+            (listening,) = taken.sockets if taken is not None else [self._unix.open(BACKLOG)]
             listen: Callable[..., Awaitable[asyncio.Server]] = loop.create_unix_server
-            self._server = await listen(let_in, sock=listening, backlog=_BACKLOG, **_leave_file(listen))
+            self._servers = [await listen(let_in, sock=listening, backlog=BACKLOG, **_leave_file(listen))]
             return str(bind)
         if taken is not None:
-            self._server = await loop.create_server(let_in, sock=taken, backlog=_BACKLOG)
+            self._servers = [await loop.create_server(let_in, sock=each, backlog=BACKLOG) for each in taken.sockets]
         else:
-            self._server = await loop.create_server(let_in, bind.host, bind.port, backlog=_BACKLOG)
-        ports = dict.fromkeys(each.getsockname()[1] for each in self._server.sockets)  # a name may have two addresses
+            self._servers = [await loop.create_server(let_in, bind.host, bind.port, backlog=BACKLOG)]
+        ports = dict.fromkeys(each.getsockname()[1] for each in self._sockets())  # a name may have two addresses
         return ", ".join(f"http://{replace(bind, port=port)}" for port in ports)
 
     async def shut(self) -> None:
         """Let nobody in any more but who stands at the door: closed on, they would not know what became of them."""
-        if self._server is not None and not self._is_others:
+        if self._servers and not self._is_others:
             if self._unix is not None:
                 self._unix.remove()
             if sys.platform == "linux":
-                await asyncio.gather(*map(_let_in_the_last, self._sockets()))
+                await asyncio.gather(*(_let_in_the_last(each.fileno()) for each in self._sockets()))
         self.close()
 
     def close(self) -> None:
         """Let nobody in any more."""
-        if self._server is not None:
-            self._server.close()
-            self._server = None
+        if self._servers:
+            for server in self._servers:
+                server.close()
+            self._servers = []
             if self._unix is not None:
                 self._unix.remove()
 
-    def _sockets(self) -> list[int]:
-        return [] if self._server is None else [each.fileno() for each in self._server.sockets]
+    def _sockets(self) -> Iterator[socket.socket]:
+        return (each for server in self._servers for each in server.sockets)
 
     def farewell(self, why: ProxyError) -> asyncio.Protocol:
         """Return what speaks to a caller that is turned away."""
@@ -187,7 +188,7 @@ async def _let_in_the_last(listening: int) -> None:
             await asyncio.sleep(_LONGEST_HANDSHAKE)
     door = select.poll()
     door.register(listening, select.POLLIN)
-    for _ in range(_BACKLOG):  # who comes later was not at the door: an abstract socket can be knocked at without end
+    for _ in range(BACKLOG):  # who comes later was not at the door: an abstract socket can be knocked at without end
         if not door.poll(0):
             break
         await asyncio.sleep(0)  # the event loop lets at least one in

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from proxy.caller import Patience
     from proxy.config import Listener as Config
-    from proxy.door import TakeSocket
+    from proxy.door import TakeSockets
     from proxy.forward import Forward
 
 _LOOK_EVERY = 0.02
@@ -41,14 +41,14 @@ class Listener:
         self._patience = patience
         self._callers: Callers | None = None
 
-    async def open(self, most: int, take_socket: TakeSocket | None = None) -> str:
+    async def open(self, most: int, take_sockets: TakeSockets | None = None) -> str:
         """Let at most so many callers in at a time, and return the address; raises `OSError`.
 
-        `take_socket` gives the socket that is open already, if there is one.
+        `take_sockets` gives those that are open already, if there are any.
         """
         self._callers = Callers(self.forward, self.forward.meter.was_malformed, self._door, self._patience, self._uids)
         inside = self._callers.inside
-        address = await self._door.open(self._callers, inside, most, take_socket=take_socket)
+        address = await self._door.open(self._callers, inside, most, take_sockets=take_sockets)
         self._callers.sweep()
         return address
 

@@ -6,11 +6,11 @@ import asyncio
 import contextlib
 import logging
 import signal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from aiohttp import http_parser
 
-from proxy.admin import Admin, Condition, Readiness, Refreshed
+from proxy.admin import Admin, Condition, OneProcess, Readiness, Refreshed
 from proxy.assembly import Assembly
 from proxy.config import changes
 from proxy.descriptors import left_for_callers, raise_limit
@@ -24,8 +24,10 @@ if TYPE_CHECKING:
 
     from proxy.admin import Rooms
     from proxy.config import Changes, Config
+    from proxy.door import TakeSockets
     from proxy.listener import Listener
     from proxy.observe import AccessLog
+    from proxy.tokens import Store
 
 log = logging.getLogger(__name__)
 
@@ -48,27 +50,34 @@ class Sidecar:
     """Everything that runs for one configuration, and for the next where it is read again."""
 
     def __init__(
-        self, config: Config, env: Mapping[str, str], access_log: AccessLog, supervisor: Supervisor | None = None
+        self,
+        config: Config,
+        env: Mapping[str, str],
+        access_log: AccessLog,
+        supervisor: Supervisor | None = None,
+        *,
+        take_sockets: TakeSockets | None = None,
+        store: Store | None = None,
     ) -> None:
-        """Put the rooms together, within a running event loop; raises `ConfigError`."""
+        """Put the rooms together, within a running event loop; raises `ConfigError`.
+
+        Where a `store` is given this is one process of several: the operator's port is not its own. `take_sockets`
+        gives those that listen already; by default systemd's are asked for.
+        """
         self._config = config
         self._env = env
         self._access_log = access_log
         self.supervisor = supervisor or Supervisor({})
+        self._take_sockets = take_sockets or self.supervisor.take_sockets
         self._tracing = open_tracing(env)
-        self._rooms = Assembly(config, env, access_log, tracing=self._tracing)
+        self._rooms = Assembly(config, env, access_log, tracing=self._tracing, store=store)
         self._metrics = Metrics()
         self._metrics.show(self._rooms.metrics)
         access_log.history.inspecting = config.admin.inspect_bodies
-        self._admin = Admin(
-            config.admin,
-            self.condition,
-            self._metrics,
-            self._refresh,
-            self.ask_to_stop,
-            self._readable,
-            access_log.history,
+        self.source = OneProcess(
+            self.condition, self._metrics, self._readable, access_log.history, self._refresh, self.ask_to_stop
         )
+        self._admin = Admin(config.admin, self.source) if store is None else None
         self._left: dict[Assembly, asyncio.Task[None]] = {}  # of earlier configurations: their last requests go on
         self._stop_asked = asyncio.Event()
         self._draining = False
@@ -80,18 +89,17 @@ class Sidecar:
     async def start(self) -> list[str]:
         """Open every listener and return the addresses, the operator's port last; raises `StartError`."""
         _require_c_parser()
-        _forbid_core_dump()
+        forbid_core_dump()
         most = self._most = _caller_connections(self._config, self._rooms)
-        take_socket = self.supervisor.take_socket
+        take_sockets = self._take_sockets
         try:
-            addresses = [await listener.open(most, take_socket) for listener in self._rooms.listeners]
-            addresses.append(await self._admin.open(take_socket))
+            addresses = [await listener.open(most, take_sockets) for listener in self._rooms.listeners]
+            if self._admin is not None:
+                addresses.append(await self._admin.open(take_sockets))
         except OSError as error:
             await self.stop()
             raise StartError(f"cannot listen: {error.strerror or error}") from None
-        for address in self.supervisor.addresses_left():
-            text = "systemd handed over a socket at %s, where nothing is configured to listen"
-            log.warning(text, address, extra={"event": "socket-not-taken"})
+        self.supervisor.tell_left()
         self._get_first_tokens()
         return addresses
 
@@ -116,7 +124,7 @@ class Sidecar:
         taken = []
         try:
             for listener in new:
-                await listener.open(most)
+                await listener.open(most, self._take_sockets)
             for listener, earlier in kept.items():  # nothing is awaited any more: no request sees the half of it
                 listener.take_over(earlier, most)
                 taken.append(listener)
@@ -180,11 +188,19 @@ class Sidecar:
 
     async def drain(self) -> None:
         """Stop gently: tell the probes, take calls for `drain.delay`, then finish those in flight."""
+        self.begin_to_stop()
+        await asyncio.sleep(self._config.drain.delay)
+        await self.finish()
+
+    def begin_to_stop(self) -> None:
+        """Tell the probes, and have every answer close its connection."""
         self._draining = True
-        drain = self._config.drain
         for listener in self._rooms.listeners:
             listener.forward.closing = True
-        await asyncio.sleep(drain.delay)
+
+    async def finish(self) -> None:
+        """Take no more calls, finish those in flight, and stop."""
+        drain = self._config.drain
         await asyncio.gather(*(listener.shut() for listener in self._rooms.listeners))
         for listener in self._rooms.listeners:
             listener.forward.draining = True
@@ -209,7 +225,8 @@ class Sidecar:
         listeners = [listener for rooms in everything for listener in rooms.listeners]
         await asyncio.gather(*(listener.finish(_LAST_WORDS) for listener in listeners))
         await asyncio.gather(*(listener.end() for listener in listeners))
-        await self._admin.close()
+        if self._admin is not None:
+            await self._admin.close()
         await self._rooms.store.close()
 
     # --- What an operator asks ----------------------------------------------------------------------------------------
@@ -263,7 +280,7 @@ def _successions(before: list[Listener], after: list[Listener]) -> dict[Listener
     return found
 
 
-def _forbid_core_dump() -> None:
+def forbid_core_dump() -> None:
     """A core dump would hold the token and the password."""
     try:
         import resource  # noqa: PLC0415 - not there on Windows
@@ -287,7 +304,31 @@ def _refreshed(account: str, api: str, result: BaseException | None) -> Refreshe
     return Refreshed(account, api, result.name, result.detail)
 
 
-async def serve(sidecar: Sidecar, on_start: Callable[[list[str]], None], read_again: Callable[[], Config]) -> None:
+class Served(Protocol):
+    """A `Sidecar`, or several processes that are one."""
+
+    supervisor: Supervisor
+
+    async def start(self) -> list[str]:
+        """Open every listener and return the addresses, the operator's port last; raises `StartError`."""
+
+    async def change(self, config: Config) -> Changes:
+        """Go on with another configuration; raises `ConfigError` and `OSError`, and then all is as it was."""
+
+    def ask_to_stop(self) -> None:
+        """Have `stop_asked` return."""
+
+    async def stop_asked(self) -> None:
+        """Return when it is to stop, or to stop at once if it is stopping already."""
+
+    async def drain(self) -> None:
+        """Stop gently."""
+
+    async def stop(self) -> None:
+        """Stop now."""
+
+
+async def serve(sidecar: Served, on_start: Callable[[list[str]], None], read_again: Callable[[], Config]) -> None:
     """Run until SIGTERM, SIGINT or `POST /quit`, then drain; a second one ends at once. Raises `StartError`.
 
     SIGHUP has the configuration read again; one that cannot be used is told, and the old one stays.
@@ -312,7 +353,7 @@ async def serve(sidecar: Sidecar, on_start: Callable[[list[str]], None], read_ag
     await _stop(sidecar)
 
 
-async def _stop(sidecar: Sidecar) -> None:
+async def _stop(sidecar: Served) -> None:
     drain = asyncio.ensure_future(sidecar.drain())
     again = asyncio.ensure_future(sidecar.stop_asked())
     await asyncio.wait([drain, again], return_when=asyncio.FIRST_COMPLETED)
@@ -325,7 +366,7 @@ async def _stop(sidecar: Sidecar) -> None:
     await sidecar.stop()
 
 
-async def _change_on(hung_up: asyncio.Event, sidecar: Sidecar, read_again: Callable[[], Config]) -> None:
+async def _change_on(hung_up: asyncio.Event, sidecar: Served, read_again: Callable[[], Config]) -> None:
     while True:
         await hung_up.wait()
         hung_up.clear()

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import socket
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
@@ -14,8 +15,19 @@ if TYPE_CHECKING:
 Address = str | tuple[str, int]
 """A path, or a host and a port."""
 
+log = logging.getLogger(__name__)
+
 _FIRST_DESCRIPTOR = 3
 _MICROSECONDS = 1_000_000
+
+
+class Taken(NamedTuple):
+    """Sockets that listen at an address already."""
+
+    sockets: list[socket.socket]
+    """One, or more where a name has several addresses."""
+    stays: bool
+    """Whether whoever handed them over goes on with them, so that nobody is lost when they are closed here."""
 
 
 class Supervisor:
@@ -49,13 +61,19 @@ class Supervisor:
         """Give a sign of life."""
         self._tell("WATCHDOG=1")
 
-    def take_socket(self, address: Address) -> socket.socket | None:
+    def take_sockets(self, address: Address) -> Taken | None:
         """Return the listening socket at a path, or at a host and port, if it was handed over; once."""
         for each in self._sockets:
             if _address(each) == address:
                 self._sockets.remove(each)
-                return each
+                return Taken([each], stays=True)
         return None
+
+    def tell_left(self) -> None:
+        """Warn of sockets that nobody took."""
+        for address in self.addresses_left():
+            text = "systemd handed over a socket at %s, where nothing is configured to listen"
+            log.warning(text, address, extra={"event": "socket-not-taken"})
 
     def addresses_left(self) -> list[Address]:
         """Return the addresses of sockets that nobody took."""

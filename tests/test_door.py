@@ -181,7 +181,7 @@ async def test_a_flood_is_one_line(caplog: pytest.LogCaptureFixture, monkeypatch
 
 async def test_it_is_shut_although_somebody_always_stands_at_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """An abstract socket has neither a filter nor a file: callers may knock without end. Here one is never let in."""
-    monkeypatch.setattr(module, "_BACKLOG", 64)
+    monkeypatch.setattr(module, "BACKLOG", 64)
     with socket.socket(socket.AF_UNIX) as listening, socket.socket(socket.AF_UNIX) as caller:
         listening.bind(f"\0invoisys-proxy-test-{os.getpid()}")
         listening.listen()
@@ -217,7 +217,7 @@ async def test_all_addresses_of_a_name_are_told() -> None:
         for url in urls:
             host, _, port = url.removeprefix("http://").rpartition(":")
             assert (host, int(port) > 0) == ("localhost", True)
-        assert door._server is not None
-        assert len(urls) == len(door._server.sockets)
+        assert door._servers
+        assert len(urls) == len(door._servers[0].sockets)
     finally:
         await door.shut()

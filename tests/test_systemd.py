@@ -23,8 +23,8 @@ env = {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "2", "LISTEN_FDNAMES": "a:b
 supervisor = Supervisor(env)
 assert not env
 address = ("127.0.0.1", int(sys.argv[1]))
-taken = supervisor.take_socket(address)
-assert supervisor.take_socket(address) is None
+taken, = supervisor.take_sockets(address).sockets
+assert supervisor.take_sockets(address) is None
 print(supervisor.addresses_left(), flush=True)
 assert not os.get_inheritable(taken.fileno())
 taken.setblocking(True)

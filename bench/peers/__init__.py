@@ -105,7 +105,13 @@ class Running:
 
 
 def start(
-    peer: Peer, upstream: Upstream, folder: Path, *, core: int, tls: bool, settings: dict[str, object] | None = None
+    peer: Peer,
+    upstream: Upstream,
+    folder: Path,
+    *,
+    core: int | str,
+    tls: bool,
+    settings: dict[str, object] | None = None,
 ) -> Running:
     """Start a peer on one core, and return when it listens; `settings` replace the sidecar's usual ones."""
     own = folder / f"{peer.name}-{'tls' if tls else 'plain'}"

@@ -12,6 +12,7 @@ from proxy.forward.problem import problem
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from proxy.admin.source import Source
     from proxy.guard import Guard
 
     Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -30,13 +31,9 @@ class Refreshed(NamedTuple):
 class Actions:
     """The routes that do something."""
 
-    def __init__(
-        self, guard: Guard, refresh: Callable[[], Awaitable[list[Refreshed]]], end: Callable[[], None]
-    ) -> None:
-        """`refresh` replaces every token that is in use, `end` begins what SIGTERM begins."""
+    def __init__(self, guard: Guard, source: Source) -> None:
         self._guard = guard
-        self._refresh = refresh
-        self._end = end
+        self._source = source
 
     def add_to(self, router: web.UrlDispatcher) -> None:
         """Add the routes."""
@@ -44,14 +41,14 @@ class Actions:
         router.add_post("/quit", guarded(self._guard, self._do_end))
 
     async def _do_refresh(self, request: web.Request) -> web.Response:
-        results = await self._refresh()
+        results = await self._source.refresh()
         if "text/html" in request.headers.get("Accept", ""):  # the page's form, in a browser without a script
             raise web.HTTPSeeOther("/")
         status = 503 if any(result.error for result in results) else 200
         return web.json_response({"refreshed": [result._asdict() for result in results]}, status=status)
 
     async def _do_end(self, _request: web.Request) -> web.Response:
-        self._end()
+        self._source.ask_to_stop()
         return web.json_response({"status": "draining"}, status=202)
 
 

@@ -11,9 +11,8 @@ from proxy.admin.rows import COLUMNS, Filter, description, details, failure_in_w
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from proxy.admin.status import Connections, Login, Request, Status, Token
+    from proxy.admin.status import Connections, Details, Login, Request, Status, Token
     from proxy.admin.texts import Words
-    from proxy.observe import Past
 
 
 _LOGINS = 5
@@ -40,10 +39,10 @@ def page(status: Status, words: Words, chosen: Filter) -> str:
     return _document(words["title"], main, words, skip="#requests-title")
 
 
-def details_page(found: Sequence[tuple[Request, Past]], request_id: str, words: Words) -> str:
+def details_page(found: Sequence[Details], request_id: str, words: Words) -> str:
     """Return the page of one request, which may have been told of twice: its caller left, then Invoisys answered."""
     title = words["details-of"].format(request=request_id)
-    content = (details(request, past, words) for request, past in found)
+    content = (details(each, words) for each in found)
     main = tag(
         "main",
         tag("h1", title),
@@ -126,6 +125,8 @@ def _facts(status: Status, words: Words) -> Html:
         words["running-since"]: when(status.started_at),
         words["waiting-now"]: f"{status.waiting} / {status.waiting_limit}",
     }
+    if status.workers:
+        facts[words["workers"]] = f"{sum(each.serving for each in status.workers)} / {len(status.workers)}"
     listeners = (
         tag("tr", tag("td", tag("code", each.address)), tag("td", each.account), tag("td", each.in_flight))
         for each in status.listeners

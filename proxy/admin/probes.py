@@ -2,40 +2,20 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, cast
 
 from aiohttp import web
 
 from proxy.admin.actions import Actions
 from proxy.admin.site import Site
+from proxy.admin.source import Readiness
 from proxy.door import Door
 from proxy.guard import Guard, own_names
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-    from proxy.admin.actions import Refreshed
-    from proxy.admin.status import Rooms
+    from proxy.admin.source import Source
     from proxy.config import Admin as Config
-    from proxy.door import TakeSocket
-    from proxy.observe import History, Metrics
-
-
-class Readiness(StrEnum):
-    """Whether requests can be served."""
-
-    READY = "ready"
-    DEGRADED = "degraded"  # on a valid token, while its renewal fails
-    NOT_READY = "not-ready"
-    DRAINING = "draining"
-
-
-class Condition(NamedTuple):
-    """Readiness, and the reasons in words."""
-
-    readiness: Readiness
-    reasons: tuple[str, ...] = ()
+    from proxy.door import TakeSockets
 
 
 _MOST_CONNECTIONS = 100
@@ -49,29 +29,16 @@ _SERVING = {Readiness.READY, Readiness.DEGRADED}
 class Admin:
     """The operator's port, open from `open` to `close`."""
 
-    def __init__(
-        self,
-        config: Config,
-        condition: Callable[[], Condition],
-        metrics: Metrics,
-        refresh: Callable[[], Awaitable[list[Refreshed]]],
-        end: Callable[[], None],
-        rooms: Callable[[], Rooms],
-        history: History,
-    ) -> None:
-        """`refresh` and `end` are for `Actions`, `rooms` and `history` for `Site`.
-
-        Raises `ConfigError`, for an owner or a group that nobody has.
-        """
+    def __init__(self, config: Config, source: Source) -> None:
+        """Raises `ConfigError`, for an owner or a group that nobody has."""
         self._door = Door(config.bind, config.socket)
-        self._condition = condition
-        self._metrics = metrics
+        self._source = source
         guard = Guard(map(str, (*config.hosts, *own_names(config.bind))))
-        self._actions = Actions(guard, refresh, end)
-        self._site = Site(guard, rooms, history, condition)
+        self._actions = Actions(guard, source)
+        self._site = Site(guard, source)
         self._runner: web.AppRunner | None = None
 
-    async def open(self, take_socket: TakeSocket | None = None) -> str:
+    async def open(self, take_sockets: TakeSockets | None = None) -> str:
         """Listen, and return the address; raises `OSError`."""
         app = web.Application()
         app.router.add_get("/startupz", self._alive)  # it is answered only once the listeners are open
@@ -94,7 +61,7 @@ class Admin:
             lambda: len(server.connections),
             _MOST_CONNECTIONS,
             make_room=send_oldest_away,
-            take_socket=take_socket,
+            take_sockets=take_sockets,
         )
 
     async def close(self) -> None:
@@ -108,10 +75,10 @@ class Admin:
         return web.json_response({"status": "ok"})
 
     async def _ready(self, _request: web.Request) -> web.Response:
-        readiness, reasons = self._condition()
+        readiness, reasons = await self._source.condition()
         status = 200 if readiness in _SERVING else 503
         return web.json_response({"status": readiness, "reasons": reasons}, status=status)
 
     async def _exposition(self, request: web.Request) -> web.Response:
-        body, media_type = self._metrics.exposition(request.headers.get("Accept", ""))
+        body, media_type = await self._source.exposition(request.headers.get("Accept", ""))
         return web.Response(body=body, headers={"Content-Type": media_type})

@@ -14,9 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
-    from proxy.admin.status import Failure, Request
+    from proxy.admin.status import Details, Failure, Request
     from proxy.admin.texts import Words
-    from proxy.observe import Past
 
 COLUMNS = ("time", "method", "path", "status", "duration", "outcome", "details")
 
@@ -101,8 +100,9 @@ def parts_of(request: Request, words: Words) -> Html:
     return tag("span", said, class_="parts")
 
 
-def details(request: Request, past: Past, words: Words) -> Html:
+def details(found: Details, words: Words) -> Html:
     """Return all that is known of a request."""
+    request = found.request
     facts = {
         "time": when(request.at),
         "listener": request.listener,
@@ -117,11 +117,11 @@ def details(request: Request, past: Past, words: Words) -> Html:
         "replayed": words["replayed"] if request.replayed else None,
         "resent": words["resent"] if request.resent else None,
     }
-    lines = (tag("tr", *(tag("td", tag("code", part)) for part in field)) for field in shown(past.fields))
+    lines = (tag("tr", *(tag("td", tag("code", part)) for part in field)) for field in shown(found.fields))
     head = tag("tr", tag("th", words["field"], scope="col"), tag("th", words["value"], scope="col"))
     return joined([
         description({words[name]: value for name, value in facts.items() if value is not None}),
-        *_inspected(past, words),
+        *_inspected(found, words),
         tag("h2", words["headers"]),
         tag("p", words["headers.masked"]),
         tag("div", tag("table", tag("thead", head), tag("tbody", *lines)), class_="scroll", tabindex=0, role="group",
@@ -134,13 +134,13 @@ def description(facts: dict[str, object]) -> Html:
     return tag("dl", *(tag("div", tag("dt", name), tag("dd", value)) for name, value in facts.items()))
 
 
-def _inspected(past: Past, words: Words) -> Sequence[Html]:
+def _inspected(found: Details, words: Words) -> Sequence[Html]:
     """Show the bodies, and the request as a line for a shell: only where bodies are inspected."""
-    seen = past.inspected
+    seen = found.inspected
     if seen is None:
         return ()
     body = words["body.not-held"] if seen.body is None else _readable(seen.body)
-    line = _as_curl(past)
+    line = _as_curl(found)
     return (
         tag("h2", words["body"]),
         _text(body, words["body"]),
@@ -166,15 +166,15 @@ def _readable(piece: bytes) -> str:
     return piece.decode("utf-8", "backslashreplace")
 
 
-def _as_curl(past: Past) -> str:
+def _as_curl(found: Details) -> str:
     """Write the request as it can be made again; the caller token, should there be one, stays out of it."""
-    seen, line = past.inspected, past.line
+    seen, line = found.inspected, found.request
     if seen is None:
         return ""
-    host = next((value.decode("latin-1") for name, value in past.fields if name.lower() == b"host"), "localhost")
+    host = next((value.decode("latin-1") for name, value in found.fields if name.lower() == b"host"), "localhost")
     at_socket = ["--unix-socket", line.listener.removeprefix("unix:")] if line.listener.startswith("unix:") else []
     words = ["curl", "-X", line.method, *at_socket, f"http://{host}{seen.target}"]
-    for raw_name, raw_value in past.fields:
+    for raw_name, raw_value in found.fields:
         if raw_name.decode("latin-1").lower() in _REPEATED_BY_CURL:
             words += ["-H", f"{raw_name.decode('latin-1')}: {raw_value.decode('utf-8', 'replace')}"]
     if seen.body:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,17 +11,12 @@ from aiohttp import web
 from proxy.admin.actions import guarded
 from proxy.admin.page import details_page, page
 from proxy.admin.rows import Filter
-from proxy.admin.status import Status, gather, request
 from proxy.admin.stream import Stream
 from proxy.admin.texts import words_for
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from proxy.admin.probes import Condition
-    from proxy.admin.status import Rooms
+    from proxy.admin.source import Source
     from proxy.guard import Guard
-    from proxy.observe import History
 
 _STATIC = Path(__file__).with_name("static")
 _FILES = {"page.css": "text/css", "page.js": "text/javascript", "icon.svg": "image/svg+xml"}
@@ -46,16 +40,11 @@ _LONGEST_FILTER = 200
 class Site:
     """Everything that a person looks at."""
 
-    def __init__(
-        self, guard: Guard, rooms: Callable[[], Rooms], history: History, condition: Callable[[], Condition]
-    ) -> None:
+    def __init__(self, guard: Guard, source: Source) -> None:
         self._guard = guard
-        self._rooms = rooms
-        self._history = history
-        self._condition = condition
-        self._started = time.time()
+        self._source = source
         self._files = {name: (_STATIC / name).read_bytes() for name in _FILES}
-        self._stream = Stream(self._read, history.run)
+        self._stream = Stream(source.status, source.run)
 
     def add_to(self, router: web.UrlDispatcher) -> None:
         """Add the routes."""
@@ -72,24 +61,21 @@ class Site:
         """End the news."""
         self._stream.close()
 
-    def _read(self, since: int = 0) -> Status:
-        return gather(self._rooms(), self._history, self._condition(), self._started, since=since)
-
     async def _page(self, request: web.Request) -> web.Response:
         chosen = Filter(request.query.get("q", "")[:_LONGEST_FILTER], "failed" in request.query)
-        return _html(page(self._read(), words_for(request.headers.get("Accept-Language", "")), chosen))
+        words = words_for(request.headers.get("Accept-Language", ""))
+        return _html(page(await self._source.status(), words, chosen))
 
     async def _details(self, asked: web.Request) -> web.Response:
         request_id = asked.match_info["request_id"]
-        offset = time.time() - time.monotonic()
-        found = [(request(past, offset), past) for past in self._history.find(request_id)]
+        found = await self._source.find(request_id)
         words = words_for(asked.headers.get("Accept-Language", ""))
         if not found:
             request_id = "—"  # what somebody else wrote is not repeated
         return _html(details_page(found, request_id, words), 200 if found else 404)
 
     async def _status(self, _request: web.Request) -> web.Response:
-        body = msgspec.json.encode(self._read())
+        body = msgspec.json.encode(await self._source.status())
         return web.Response(body=body, content_type="application/json", headers=_FIELDS)
 
     async def _file(self, request: web.Request) -> web.Response:

@@ -7,14 +7,15 @@ from collections.abc import Mapping, Sequence  # noqa: TC003 - msgspec reads the
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from proxy import __version__
 from proxy.observe import NEXT_STEPS
+from proxy.observe.history import STEP, Inspected
 
 if TYPE_CHECKING:
     from proxy.observe import History, Past
-    from proxy.observe.history import Point
+    from proxy.observe.history import Step
     from proxy.tokens import Refresher
     from proxy.tokens.story import Story
     from proxy.upstream import Pool
@@ -135,6 +136,24 @@ class Request(Struct, frozen=True, omit_defaults=True):
         return self.failure is not None or not self.status or self.status >= _FAILED_FROM
 
 
+class Details(Struct, frozen=True):
+    """One request with its header section, secrets and all: it is masked where it is shown."""
+
+    request: Request
+    fields: Sequence[tuple[bytes, bytes]]
+    inspected: Inspected | None
+
+
+class Worker(Struct, frozen=True):
+    """One of several processes that serve."""
+
+    number: int
+    pid: int
+    serving: bool
+    started_at: datetime
+    restarts: int
+
+
 class Status(Struct, frozen=True):
     """Everything, at one moment."""
 
@@ -154,6 +173,8 @@ class Status(Struct, frozen=True):
     traffic: Traffic
     requests: Sequence[Request]
     """The newest first."""
+    workers: Sequence[Worker] | UnsetType = UNSET
+    """Where there are several."""
 
 
 _FAILED_FROM = 400
@@ -164,8 +185,6 @@ def gather(
 ) -> Status:
     """Read the present state, with the requests after the one of that number; `started` is on the wall clock."""
     now, clock = time.time(), time.monotonic()
-    series = history.series(clock)
-    step = series[0].ago - series[1].ago
     readiness, reasons = condition
     return Status(
         version=__version__,
@@ -180,7 +199,7 @@ def gather(
         connections=[Connections(api, rooms.upstreams[api], *pool.reading()) for api, pool in rooms.pools.items()],
         waiting=rooms.waiting,
         waiting_limit=rooms.waiting_limit,
-        traffic=Traffic(step, [_traffic(point, step if point.ago else max(clock % step, 1.0)) for point in series]),
+        traffic=traffic(history.steps(clock), clock),
         requests=[request(past, now - clock) for past in history.since(since)],
     )
 
@@ -209,9 +228,14 @@ def request(past: Past, offset: float) -> Request:
     )
 
 
-def _traffic(point: Point, seconds: float) -> TrafficPoint:
+def traffic(steps: Sequence[Step], clock: float) -> Traffic:
+    """Tell of the last quarter of an hour, up to now on the monotonic clock."""
+    return Traffic(STEP, [_point(step, STEP if step.ago else max(clock % STEP, 1.0)) for step in steps])
+
+
+def _point(step: Step, seconds: float) -> TrafficPoint:
     """Tell of one step, of which so many seconds have passed."""
-    return TrafficPoint(point.ago, round(point.requests / seconds, 3), point.failed, point.p50, point.p90, point.p99)
+    return TrafficPoint(step.ago, round(step.requests / seconds, 3), step.failed, *step.quantiles())
 
 
 def _token(account: str, api: str, story: Story) -> Token:

@@ -13,7 +13,7 @@ from proxy.admin.page import rows, sections
 from proxy.admin.texts import words_for
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from proxy.admin.status import Status
     from proxy.admin.texts import Words
@@ -32,7 +32,7 @@ _LARGEST_BUFFER = 64 * 1024
 class Stream:
     """Feeds the pages that are open."""
 
-    def __init__(self, read: Callable[[int], Status], run: str) -> None:
+    def __init__(self, read: Callable[[int], Awaitable[Status]], run: str) -> None:
         """`read` gives the present state of this `run`, with the requests after the one of that number."""
         self._read = read
         self._run = run
@@ -52,7 +52,8 @@ class Stream:
             await asyncio.wait([feed])
         finally:
             feed.cancel()
-        with contextlib.suppress(asyncio.CancelledError, ConnectionError):
+        # Where there is nothing to tell at the moment, the page comes again.
+        with contextlib.suppress(asyncio.CancelledError, ConnectionError, web.HTTPServiceUnavailable):
             feed.result()
         return response
 
@@ -69,7 +70,7 @@ class Stream:
         said: dict[str, str] = {}
         await response.write(b"retry: 1000\n\n")
         while True:
-            status = self._read(last)
+            status = await self._read(last)
             event, said = news(status, words, said)
             last = status.requests[0].number if status.requests else last
             try:

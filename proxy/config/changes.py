@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from proxy.config.model import Config
 
-_NEEDS_RESTART = ("admin", "tokens.store", "tokens.key_file", "log.format")
+_NEEDS_RESTART = ("admin", "tokens.store", "tokens.key_file", "log.format", "workers")
 """What those around the sidecar rely on, or where tokens are kept. So does the `socket` of a path."""
 
 

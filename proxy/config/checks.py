@@ -40,6 +40,7 @@ class _Checks:
             self._api(("apis", name), api)
         self._prefixes()
         self._key_file()
+        self._shares()
 
     def _sound(self, path: Path) -> bool:
         return not self._faults.touches(path)
@@ -133,3 +134,10 @@ class _Checks:
         if self._sound(("tokens",)) and tokens.key_file is not None and not tokens.store.shared_over_a_network:
             found = f"expected only beside a store in Redis; tokens.store is {tokens.store}"
             self._fault(("tokens", "key_file"), found)
+
+    def _shares(self) -> None:
+        """Each worker has its share of the connections, and none can do without."""
+        workers, path = self._config.workers, ("limits", "connections")
+        connections = self._config.limits.connections
+        if connections < workers and self._sound(path) and self._sound(("workers",)):
+            self._fault(path, f"expected at least one for each of {workers} workers, found the number {connections}")

@@ -19,8 +19,11 @@ SOURCES = {
 }
 """The keys of an account that each give the same credential."""
 
+_WORKERS: Path = ("workers",)
+
 VARIABLES: dict[str, Path] = {
     "INVOISYS_ENVIRONMENT": ("environment",),
+    "INVOISYS_WORKERS": _WORKERS,
     "INVOISYS_USERNAME": (*ACCOUNT, "username"),
     "INVOISYS_USERNAME_FILE": (*ACCOUNT, "username_file"),
     "INVOISYS_PASSWORD": (*ACCOUNT, "password"),
@@ -42,7 +45,7 @@ _SERVICE_LINK = re.compile(r".*_(SERVICE_HOST|SERVICE_PORT(_.+)?|PORT(_[0-9]+_(T
 def overlay(tree: Node, env: Mapping[str, str]) -> None:
     """Put into the tree what the environment says; an empty variable says nothing."""
     given = {
-        path: Node(env[name], f"environment variable {name}", env[name])
+        path: Node(_value(path, env[name]), f"environment variable {name}", env[name])
         for name, path in VARIABLES.items()
         if env.get(name)
     }
@@ -51,6 +54,11 @@ def overlay(tree: Node, env: Mapping[str, str]) -> None:
             _forget(tree, keys)
     for path, node in given.items():
         tree.put(path, node)
+
+
+def _value(path: Path, text: str) -> str | int:
+    """Give what a file would hold: of all that the environment sets, one key is a number."""
+    return int(text) if path == _WORKERS and text.isascii() and text.isdigit() else text
 
 
 def variables_of(path: Path) -> list[str]:

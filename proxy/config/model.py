@@ -191,6 +191,7 @@ class Config(_Section, frozen=True, kw_only=True):
     """The whole configuration."""
 
     environment: Annotated[Environment, Meta(description="The Invoisys environment; the two never mix.")] = "sandbox"
+    workers: Annotated[int, Meta(ge=1, description="Processes that serve, one for each core to be used.")] = 1
     accounts: Annotated[dict[str, Account], Meta(description="The Invoisys users, each by a name of yours.")] = {}
     listeners: Annotated[tuple[Listener, ...], Meta(min_length=1, description="Where callers come in.")] = _default(
         (Listener(),)

@@ -33,6 +33,20 @@ EVENTS = {
         "A second signal ended the sidecar before all requests were finished.",
         "Give it longer than `drain.timeout` to stop. Query the documents that were in flight by access key.",
     ),
+    "worker-ended": Event(
+        "error",
+        "One of several workers has ended by itself, and is started anew; the others serve on.",
+        "Query the documents that were in flight there by access key. See what it said before; signal 9 is often the"
+        " kernel's, for want of memory: allow for more.",
+        fields=("worker",),
+    ),
+    "worker-stuck": Event(
+        "error",
+        "The event loop of a worker has stood still so long that the worker was ended.",
+        "Report it, with what the worker has said before, unless the machine or its container had no processor left.",
+        fields=("worker",),
+    ),
+    "worker-started": Event("info", "A worker that had ended serves again.", fields=("worker",)),
     "unknown-variable": Event(
         "warning",
         "An environment variable begins with `INVOISYS_` and is none of ours.",

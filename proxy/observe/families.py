@@ -144,6 +144,10 @@ STORE_FAILURES = Family("counter", "token_store_failures", "How many times the t
 
 READINESS = Family("gauge", "readiness", "1 for what `/readyz` says.", ("state",))
 BUILD = Family("info", "build", "What runs.", ("version",))
+WORKERS = Family("gauge", "workers", "Processes that serve callers.")
+WORKER_RESTARTS = Family(
+    "counter", "worker_restarts", "Processes that were started for others that had ended by themselves."
+)
 
 SECTIONS: dict[str, tuple[Family, ...]] = {
     "Requests": (
@@ -155,7 +159,7 @@ SECTIONS: dict[str, tuple[Family, ...]] = {
         LOGINS, LOGIN_DURATION, LOGIN_STATE, LOGIN_RETRY, TOKEN_AGE, TOKEN_LEFT, GENERATION, REJECTIONS, ECHOES, SKEW,
         STORE_FAILING, STORE_FAILURES,
     ),
-    "The process": (READINESS, BUILD),
+    "The process": (READINESS, BUILD, WORKERS, WORKER_RESTARTS),
 }  # fmt: skip
 
 FAMILIES = tuple(family for section in SECTIONS.values() for family in section)

@@ -45,6 +45,13 @@ def level_of(line: RequestLine) -> str:
 class JsonForm:
     """One JSON object a line."""
 
+    def __init__(self, worker: int | None = None) -> None:
+        """The number of this process stands in each line, where there are several."""
+        self._worker = {} if worker is None else {"worker": worker}
+        self._head = b'{"time":"%b","level":"%b","event":"request",'
+        if worker is not None:
+            self._head += b'"worker":%d,' % worker
+
     def event(self, record: logging.LogRecord, repeated: Repeated[logging.LogRecord] | None = None) -> bytes:
         """Return the line of an event, or of several that are alike."""
         event = getattr(record, "event", record.name)
@@ -53,7 +60,7 @@ class JsonForm:
             "level": record.levelname.lower(),
             "event": event,
             "message": record.getMessage(),
-        }
+        } | self._worker
         fields |= {
             name: value for name, value in record.__dict__.items() if name not in _OWN_FIELDS and name != "event"
         }
@@ -68,7 +75,7 @@ class JsonForm:
 
     def request(self, line: RequestLine, repeated: Repeated[RequestLine] | None = None) -> bytes:
         """Return the line of a request, or of several that failed alike."""
-        head = f'{{"time":"{_utc(time.time())}","level":"{level_of(line)}","event":"request",'.encode()
+        head = self._head % (_utc(time.time()).encode(), level_of(line).encode())
         written = head + _json.encode(line)[1:]
         if line.error is None:
             return written + b"\n"
@@ -86,8 +93,9 @@ def _further(step: str, repeated: Repeated[logging.LogRecord] | Repeated[Request
 class TextForm:
     """One line, or few, for a person."""
 
-    def __init__(self, *, colours: bool = False) -> None:
+    def __init__(self, *, colours: bool = False, worker: int | None = None) -> None:
         self._colours = colours
+        self._worker = "" if worker is None else f" {worker}"
 
     def event(self, record: logging.LogRecord, repeated: Repeated[logging.LogRecord] | None = None) -> bytes:
         """Return the line of an event, or of several that are alike."""
@@ -123,7 +131,7 @@ class TextForm:
         return f". {self._in('36', step)}" if step else ""
 
     def _clock(self, seconds: float) -> str:
-        return self._in("2", time.strftime("%H:%M:%S", time.localtime(seconds)))
+        return self._in("2", time.strftime("%H:%M:%S", time.localtime(seconds)) + self._worker)
 
     def _in(self, colour: str, text: str) -> str:
         return f"\x1b[{colour}m{text}\x1b[0m" if self._colours and colour else text

@@ -11,8 +11,10 @@ from collections import deque
 from secrets import token_hex
 from typing import TYPE_CHECKING, NamedTuple
 
+from msgspec import Struct
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from proxy.observe.logs import RequestLine
 
@@ -26,6 +28,7 @@ STEP = 10
 """Seconds that one point of the series stands for."""
 
 _SECONDS = MINUTES * 60
+_STEPS = _SECONDS // STEP
 BOUNDS_MS = tuple(round(0.25 * 1.25**power, 3) for power in range(61))
 """From a quarter of a millisecond to 163 s; a quantile is told to within a quarter."""
 
@@ -33,14 +36,17 @@ PIECE = 16 * 1024
 """Bytes of a body that are kept where bodies are inspected."""
 
 
-class Inspected:
+class Inspected(Struct):
     """What is kept of a request where bodies are inspected: in a development setup alone."""
 
-    def __init__(self, target: str, body: bytes | None) -> None:
-        """There is no body where it was not held."""
-        self.target = target
-        self.body = None if body is None else body[:PIECE]
-        self.answer = b""
+    target: str
+    body: bytes | None
+    """There is none where it was not held."""
+    answer: bytes = b""
+
+    def __post_init__(self) -> None:
+        """Keep no more than a piece of the body."""
+        self.body = None if self.body is None else self.body[:PIECE]
 
     def hear(self, piece: bytes) -> None:
         """Take a piece of the answer's body."""
@@ -59,15 +65,19 @@ class Past(NamedTuple):
     inspected: Inspected | None = None
 
 
-class Point(NamedTuple):
-    """What happened within `STEP` seconds, `ago` seconds ago; quantiles in milliseconds, none without requests."""
+class Step(NamedTuple):
+    """What happened within `STEP` seconds, `ago` seconds ago."""
 
     ago: int
     requests: int
     failed: int
-    p50: float | None
-    p90: float | None
-    p99: float | None
+    took: list[int]
+    """How many requests took how long, by `BOUNDS_MS`; empty without requests."""
+
+    def quantiles(self) -> tuple[float | None, float | None, float | None]:
+        """Return the median, the 90 % and the 99 % quantile in milliseconds, none without requests."""
+        p50, p90, p99 = (_quantile(self.took, self.requests, share) for share in (0.5, 0.9, 0.99))
+        return p50, p90, p99
 
 
 class _Second:
@@ -127,24 +137,21 @@ class History:
         """Return what is remembered of one request, the newest first."""
         return [past for past in self.since(0) if past.line.request_id == request_id]
 
-    def series(self, now: float) -> list[Point]:
-        """Return the last quarter of an hour up to `now`, on the monotonic clock, the oldest point first."""
+    def steps(self, now: float) -> list[Step]:
+        """Return the last quarter of an hour up to `now`, on the monotonic clock, the oldest step first."""
         last = int(now) // STEP
         steps: dict[int, list[_Second]] = {}
         for second in self._seconds:
             steps.setdefault(second.number // STEP, []).append(second)
-        return list(_points(steps, last))
+        return [_step((last - step) * STEP, steps.get(step, ())) for step in range(last - _STEPS + 1, last + 1)]
 
 
-def _points(steps: dict[int, list[_Second]], last: int) -> Iterator[Point]:
-    count = _SECONDS // STEP
-    for step in range(last - count + 1, last + 1):
-        seconds = steps.get(step, ())
-        requests = sum(second.requests for second in seconds)
-        failed = sum(second.failed for second in seconds)
-        took = [sum(column) for column in zip(*(second.took for second in seconds), strict=True)]
-        p50, p90, p99 = (_quantile(took, requests, share) for share in (0.5, 0.9, 0.99))
-        yield Point((last - step) * STEP, requests, failed, p50, p90, p99)
+def _step(ago: int, seconds: Sequence[_Second]) -> Step:
+    requests = sum(second.requests for second in seconds)
+    failed = sum(second.failed for second in seconds)
+    return Step(
+        ago, requests, failed, [sum(column) for column in zip(*(second.took for second in seconds), strict=True)]
+    )
 
 
 def _quantile(counts: list[int], total: int, share: float) -> float | None:

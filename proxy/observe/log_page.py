@@ -45,6 +45,7 @@ Here it is broken into many, to be read.
 | `next_step` | what to do about it: with every warning and error that wants something done |
 | `repeated`, `within_s` | this line stands for so many more within so many seconds; the rest of it is of the last one |
 | `exception` | the traceback of a defect |
+| `worker` | the worker whose line it is, or that it is about; only where there are several |
 
 Libraries write to the same log from `warning` on; their `event` is the name of their logger.
 

@@ -176,6 +176,10 @@ class AccessLog:
             else:
                 self._alike.tell((line.listener, line.api, line.error, line.outcome), line)
 
+    def pass_on(self, lines: bytes) -> None:
+        """Write whole lines of another process."""
+        self._lines.add(lines)
+
     def flush(self) -> None:
         """Write what waits, and what was only counted so far."""
         self._alike.end()
@@ -187,10 +191,12 @@ class AccessLog:
         self._lines.add_soon(self._form.request(line, repeated))
 
 
-def set_up(level: str, form: Literal["json", "text"], stream: BinaryIO, *, colours: bool = False) -> AccessLog:
-    """Send all logging to `stream` and return the log for requests."""
+def set_up(
+    level: str, form: Literal["json", "text"], stream: BinaryIO, *, colours: bool = False, worker: int | None = None
+) -> AccessLog:
+    """Send all logging to `stream` and return the log for requests; of several processes, each has its number."""
     lines = Lines(stream)
-    shape = JsonForm() if form == "json" else TextForm(colours=colours)
+    shape = JsonForm(worker) if form == "json" else TextForm(colours=colours, worker=worker)
     handler = _Handler(lines, shape)
     root = logging.getLogger()
     root.handlers[:] = [handler]

@@ -241,3 +241,5 @@ class Metrics(Collector):
             now = self._readiness()
             yield family(f.READINESS, {(state,): state == now for state in READINESS_STATES})
         yield family(f.BUILD, {(__version__,): 1})
+        yield family(f.WORKERS, {(): 1})  # where there are several, their supervisor says otherwise
+        yield family(f.WORKER_RESTARTS, {(): 0})

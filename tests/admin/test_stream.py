@@ -26,7 +26,7 @@ async def test_a_reader_that_does_not_read_is_dropped(monkeypatch: pytest.Monkey
     monkeypatch.setattr(stream, "_EVERY", 0)
     history, asked = History(), 0
 
-    def read(since: int) -> Status:
+    async def read(since: int) -> Status:
         nonlocal asked
         asked += 1
         reasons = [f"{LARGE}{asked}"]  # what is new each time, and does not fit into the buffers between

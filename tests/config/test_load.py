@@ -110,8 +110,8 @@ colour: blue
 """
     assert refuse(text, {}) == [
         (
-            "config.yaml:16:1: colour: unknown key; known here: environment, accounts, listeners, admin, apis, tokens, "
-            "timeouts, limits, drain, log"
+            "config.yaml:16:1: colour: unknown key; known here: environment, workers, accounts, listeners, admin, "
+            "apis, tokens, timeouts, limits, drain, log"
         ),
         'config.yaml:1:14: environment: expected production or sandbox, found "prod"',
         "config.yaml:3:41: accounts.default.pasword: unknown key; did you mean password?",
@@ -295,6 +295,7 @@ def test_redacted_shows_what_is_in_force() -> None:
         text
         == """\
 environment: production
+workers: 1
 accounts:
   default:
     username: ana

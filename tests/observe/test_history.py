@@ -46,7 +46,7 @@ def test_what_became_of_a_request_whose_caller_left_is_no_second_request(clock: 
     past.ended(line(1, error="caller-gone"), ())
     past.heard(line(1, error="caller-gone"))
     assert len(past.find("id-1")) == 2
-    assert sum(point.requests for point in past.series(clock.now)) == 1
+    assert sum(point.requests for point in past.steps(clock.now)) == 1
 
 
 def test_a_quarter_of_an_hour_in_steps(clock: Clock) -> None:
@@ -57,11 +57,11 @@ def test_a_quarter_of_an_hour_in_steps(clock: Clock) -> None:
     clock.now += STEP - 1
     for number in range(3, 13):
         past.ended(line(number), ())
-    points = past.series(clock.now)
+    points = past.steps(clock.now)
     assert [point.ago for point in points] == list(range(890, -1, -STEP))
     told = [(point.ago, point.requests, point.failed) for point in points if point.requests]
     assert told == [(890, 1, 0), (0, 11, 1)]
-    later = [(point.ago, point.requests) for point in past.series(clock.now + 1) if point.requests]
+    later = [(point.ago, point.requests) for point in past.steps(clock.now + 1) if point.requests]
     assert later == [(10, 11)]
 
 
@@ -70,8 +70,8 @@ def test_quantiles_are_told_to_within_a_quarter(clock: Clock) -> None:
     took = [0.3 * 1.07**power for power in range(150)]
     for number, milliseconds in enumerate(took):
         past.ended(line(number, milliseconds), ())
-    point = past.series(clock.now)[-1]
-    for told, share in ((point.p50, 0.5), (point.p90, 0.9), (point.p99, 0.99)):
+    point = past.steps(clock.now)[-1]
+    for told, share in zip(point.quantiles(), (0.5, 0.9, 0.99), strict=True):
         right = took[int(share * len(took)) - 1]
         assert told is not None
         assert right <= told <= right * 1.34
@@ -80,9 +80,10 @@ def test_quantiles_are_told_to_within_a_quarter(clock: Clock) -> None:
 
 def test_no_requests_have_no_quantiles_and_the_longest_have_the_last_bound(clock: Clock) -> None:
     past = History()
-    assert past.series(clock.now)[-1][1:] == (0, 0, None, None, None)
+    nothing = past.steps(clock.now)[-1]
+    assert (nothing.requests, nothing.failed, nothing.quantiles()) == (0, 0, (None, None, None))
     past.ended(line(1, 1e9), ())
-    assert past.series(clock.now)[-1].p50 == BOUNDS_MS[-1]
+    assert past.steps(clock.now)[-1].quantiles()[0] == BOUNDS_MS[-1]
 
 
 def test_only_the_beginning_of_a_body_is_kept() -> None:

@@ -31,7 +31,7 @@ LIBRARIES = {
 
 FOR_OLDER_PYTHONS = {"typing_extensions"}
 
-LATER = {"proxy.fake", "proxy.tokens.file", "proxy.tokens.redis", "proxy.tracing.spans"}
+LATER = {"proxy.fake", "proxy.tokens.file", "proxy.tokens.redis", "proxy.tracing.spans", "proxy.workers"}
 """Our own that other commands or other configurations need."""
 
 HEAVY = {

@@ -224,7 +224,7 @@ SECTIONS: dict[str, msgspec.Struct] = {
 
 def test_the_documents_have_every_key_with_its_default() -> None:
     told = {key.strip("`"): default.strip("`") for key, default, *_ in rows(ROOT / "docs" / "configuration.md")}
-    wanted = {"environment": "sandbox"}
+    wanted = {"environment": "sandbox", "workers": "1"}
     for prefix, section in SECTIONS.items():
         for field in msgspec.structs.fields(type(section)):
             value = plain(getattr(section, field.name))

@@ -1,0 +1,1 @@
+"""Several processes that are one sidecar: one supervises, the others serve; docs/decisions/0008 tells why so."""
