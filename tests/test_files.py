@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from bench import report
+from bench import report, workers
 from bench.templates import filled
 from proxy.config import load
 from tests.support.processes import ROOT
@@ -148,7 +148,12 @@ def test_the_sidecar_to_be_measured_has_a_configuration_that_it_takes(scheme: st
 
 def test_the_page_on_performance_tells_the_results_that_are_kept() -> None:
     page = (ROOT / "docs" / "performance.md").read_text()
-    forms = {"comparison": report.comparison, "tokens": report.tokens, "limits": report.limits}
+    forms = {
+        "comparison": report.comparison,
+        "tokens": report.tokens,
+        "limits": report.limits,
+        "workers": workers.report,
+    }
     kept = {path.stem: path for path in (ROOT / "bench" / "results").glob("*.json") if path.stem != "quick"}
     assert set(kept) == set(forms)
     for name, form in forms.items():

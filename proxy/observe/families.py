@@ -96,7 +96,11 @@ CUT_SHORT = Family(
     "Callers who were cut short before they had made a request; they are in no other metric.",
     (*_OF_LISTENER, "error"),
 )
-HELD = Family("gauge", "held_bytes", "Bytes of bodies that are held for a replay.")
+HELD = Family(
+    "gauge",
+    "held_bytes",
+    "Bytes of bodies that are held for a replay; one whose length is known counts whole from the first.",
+)
 HELD_LIMIT = Family("gauge", "held_limit_bytes", "How many may be held: `limits.replay_memory`. Past it bodies stream.")
 
 # --- Connections ----------------------------------------------------------------------------------------------------
