@@ -108,9 +108,10 @@ schema: $(VENV)/run ## Write config.schema.json anew.
 	$(BIN)/python -m proxy schema > config.schema.json
 
 .PHONY: docs
-docs: $(VENV)/run ## Write docs/metrics.md and docs/logs.md anew.
+docs: $(VENV)/run ## Write docs/metrics.md, docs/logs.md and the map in docs/architecture.md anew.
 	$(BIN)/python -m proxy.observe.metrics_page > docs/metrics.md
 	$(BIN)/python -m proxy.observe.log_page > docs/logs.md
+	$(BIN)/python -m tools.modules
 
 .PHONY: lock
 lock: $(VENV)/dev ## Lock the newest versions that fit, with their hashes.
