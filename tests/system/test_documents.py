@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 DOCUMENTS = tracked("*.md")
-README = ROOT / "README.md"
-WITH_COMMANDS = [page for page in DOCUMENTS if steps(page) and page.name not in {"README.md", "README.pt-BR.md"}]
+READMES = {ROOT / "README.md", ROOT / "README.pt-BR.md"}
+WITH_COMMANDS = [page for page in DOCUMENTS if steps(page) and page not in READMES]
 """The README's are run as they stand, by test_readme.py; its translation has the same ones."""
 
 FOREGROUND = re.compile(r"invoisys-proxy (run|demo|fake)\b.*")
