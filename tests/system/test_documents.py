@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import pytest
 import yaml
 
+from proxy.config.environment import CONFIG, VARIABLES
 from tests.support.pages import anchors, as_pattern, blocks, links, name_of, steps, surroundings, tracked
 from tests.support.processes import ROOT
 from tests.support.wire import PATIENCE
@@ -59,6 +60,12 @@ NOT_HERE = {
 }
 """The beginnings of commands, each with what it wants that is not to be had in a test."""
 
+OTHER_VARIABLES = {
+    "INVOISYS_PASWORD": "a mistake to be warned of",
+    "INVOISYS_TEST_SEED": "of the tests",
+    "INVOISYS_URL": "of the ERP, in the manifests",
+}
+
 everywhere = pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
 
 
@@ -77,6 +84,13 @@ def test_documents_that_files_name_are_there() -> None:
     named = re.compile(r"\b((?:docs|deploy|examples|tests|bench)/[\w./-]+\.(?:md|png|svg))\b")
     for file in tracked("*.py", "*.yaml", "*.toml", "Makefile", ".ci/run", "*.service", "*.socket"):
         assert [each for each in named.findall(file.read_text()) if not (ROOT / each).exists()] == [], file
+
+
+def test_every_variable_that_is_told_exists() -> None:
+    known = {CONFIG, *VARIABLES, *OTHER_VARIABLES}
+    for file in {*DOCUMENTS, *tracked("deploy", "*.yaml", "Dockerfile")}:
+        told = set(re.findall(r"\bINVOISYS_[A-Z0-9_]+\b", file.read_text()))
+        assert told <= known, name_of(file)
 
 
 @everywhere
