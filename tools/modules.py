@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import re
 import sys
 from pathlib import Path
@@ -18,9 +17,9 @@ _MAP = re.compile(r"(<!-- modules: written by `make docs` -->\n).*(\n<!-- end of
 
 
 def purpose(module: Path) -> str:
-    """Return the first line of a module's docstring."""
-    text = ast.get_docstring(ast.parse(module.read_text())) or ""
-    return text.partition("\n")[0]
+    """Return the first line of a module's docstring, which is the first of the file."""
+    found = re.match(r'"""(.+?)(?:"""|\n)', module.read_text())
+    return found[1] if found else ""
 
 
 def modules(folder: Path) -> Iterator[Path]:
