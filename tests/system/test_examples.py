@@ -51,7 +51,7 @@ SCENES = {
     "it breaks off in chunks": Scene(
         r"issued \d{44}", {"mode": "cut-during", "framing": "chunked", "times": 1, "path": ENVIO}
     ),
-    "the answer comes too late": Scene(r"issued \d{44}", {"mode": "slow", "delay": 4, "times": 1, "path": ENVIO}),
+    "the answer comes too late": Scene(r"issued \d{44}", {"mode": "slow", "delay": 7, "times": 1, "path": ENVIO}),
     "a 500 after it was issued": Scene(r"issued \d{44}", {"mode": "error", "issue": "true", "times": 1, "path": ENVIO}),
     "a 200 that says nothing": Scene(r"issued \d{44}", {"mode": "empty", "times": 1, "path": ENVIO}),
     "the request is lost": Scene(
@@ -109,7 +109,7 @@ async def test_a_document_is_sent_once_and_its_verdict_is_found(stage: Stage, la
     await fake.do("reset")
     if scene.fault is not None:
         await fake.do("answers", **scene.fault)
-    said = await run(language, proxy.url, TIMEOUT="2" if scene.fault and scene.fault["mode"] == "slow" else "20")
+    said = await run(language, proxy.url, TIMEOUT="3" if scene.fault and scene.fault["mode"] == "slow" else "20")
     assert re.fullmatch(scene.says, said)
     state = await fake.state(documents=True)
     assert (state["documents"], state["duplicates"]) == (scene.documents, 0)
