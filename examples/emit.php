@@ -35,16 +35,18 @@ function send(string $base, string $method, string $path, ?array $document = nul
         'timeout' => $timeout,
     ]]);
     error_clear_last();
-    $body = @file_get_contents($base . $path, false, $context);
-    if ($body === false) {
+    $stream = @fopen($base . $path, 'r', false, $context);
+    if ($stream === false) {
         $refused = str_contains(error_get_last()['message'] ?? '', 'Connection refused');
         // Refused: the sidecar is not there, and nothing was sent, to anybody. All else may have been sent.
         return ['outcome' => $refused ? 'not-sent' : 'unknown', 'status' => 0, 'verdict' => null, 'wait' => $pause];
     }
-    preg_match('~^HTTP/\S+ (\d+)~', $http_response_header[0], $found);
-    $status = (int) $found[1];
+    $body = stream_get_contents($stream);
+    $head = stream_get_meta_data($stream)['wrapper_data'];
+    fclose($stream);
+    $status = (int) explode(' ', $head[0])[1];
     $fields = [];
-    foreach (array_slice($http_response_header, 1) as $line) {
+    foreach (array_slice($head, 1) as $line) {
         [$name, $value] = explode(':', $line, 2);
         $fields[strtolower($name)] = trim($value);
     }
