@@ -54,6 +54,7 @@ NOT_HERE = {
     "make mutants": "half an hour",
     "make run": "it is the README's",
     "nssm": "Windows",
+    "pip install": "a release that was published",
     "prometheus": "a server that stays",
     "py -m venv": "Windows",
     "sudo": "root, on a machine of one's own",

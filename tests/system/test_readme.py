@@ -116,7 +116,7 @@ def test_the_readme_starts_the_demo_and_issues_a_document_first() -> None:
     assert ALL_TESTS in [step.commands for step in others]
 
 
-def test_ci_runs_the_command_of_the_readme_then_tries_what_is_deployed_and_released_and_looks_at_the_dependencies() -> None:
+def test_ci_runs_the_command_of_the_readme_then_tries_deployments_and_a_release_and_looks_at_dependencies() -> None:
     script = ROOT / ".ci" / "run"
     assert script.stat().st_mode & 0o111
     assert script.read_text().splitlines()[-6:] == [
