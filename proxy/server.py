@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import signal
 from typing import TYPE_CHECKING, Protocol
 
 from aiohttp import http_parser
@@ -16,6 +15,7 @@ from proxy.config import changes
 from proxy.descriptors import left_for_callers, raise_limit
 from proxy.errors import ConfigError, ProxyError
 from proxy.observe import Metrics
+from proxy.signals import listen
 from proxy.systemd import Supervisor
 from proxy.tracing import open_tracing
 
@@ -336,10 +336,7 @@ async def serve(sidecar: Served, on_start: Callable[[list[str]], None], read_aga
     loop = asyncio.get_running_loop()
     supervisor = sidecar.supervisor
     hung_up = asyncio.Event()
-    with contextlib.suppress(NotImplementedError):  # Windows
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, sidecar.ask_to_stop)
-        loop.add_signal_handler(signal.SIGHUP, hung_up.set)
+    listen(loop, sidecar.ask_to_stop, hung_up.set)
     on_start(await sidecar.start())
     supervisor.ready("serving")
     beside = [asyncio.create_task(_change_on(hung_up, sidecar, read_again)), asyncio.create_task(_live(supervisor))]

@@ -29,7 +29,12 @@ class UnixSocket:
     """A bound Unix socket, listening from `open` on; its file is removed only while it is still ours."""
 
     def __init__(self, path: str, access: Socket) -> None:
-        """`path` begins with a NUL for an abstract socket; raises `ConfigError` for a name that nobody has."""
+        """`path` begins with a NUL for an abstract socket.
+
+        Raises `ConfigError` for a name that nobody has, and where there are no Unix sockets.
+        """
+        if not hasattr(socket, "AF_UNIX"):
+            raise ConfigError(f"unix:{path}: this system has no Unix sockets")
         self._path = path
         self._mode = access.mode
         self._owner = -1 if access.owner is None else _uid(access.owner)

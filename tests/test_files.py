@@ -56,6 +56,11 @@ JUDGES: dict[str, tuple[str, ...]] = {
         f"{MONITORING}::test_the_queries_of_the_dashboard_can_be_read",
         f"{MONITORING}::test_the_panels_are_what_grafana_expects",
     ),
+    ".github/workflows/*.yml": (
+        "tests/test_workflows.py::test_the_schemas_of_github_take_them",
+        "tests/test_workflows.py::test_what_is_called_is_there",
+    ),
+    ".github/dependabot.yml": ("tests/test_workflows.py::test_the_schemas_of_github_take_them",),
     "deploy/systemd/*": ("tests/deploy/test_systemd.py::test_the_units_are_understood",),
     "bench/peers/sidecar.yaml": (f"{HERE}::test_the_sidecar_to_be_measured_has_a_configuration_that_it_takes",),
     "bench/peers/envoy*.yaml": (f"{HERE}::test_it_can_be_read",),  # Envoy itself judges it, in `make bench`

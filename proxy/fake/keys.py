@@ -14,6 +14,8 @@ _STEMS = {"modelo": "model", "serie": "series", "numero": "number"}
 _SUFFIXES = ("", "nf", "nfe", "nfce", "documento")
 _PARTS = {stem + suffix: part for stem, part in _STEMS.items() for suffix in _SUFFIXES}
 _PARTS |= {"mod": "model", "nnf": "number"}
+_PARTS |= dict.fromkeys(("codigoaleatorio", "codigoaleatorionf", "cnf"), "code")
+_PARTS |= dict.fromkeys(("dataemissao", "dhemi"), "month")
 _PARTS |= dict.fromkeys(("cnpj", "cnpjemit", "cnpjemitente", "cnpjdoemitente"), "cnpj")
 
 _OTHER_PARTIES = ("dest", "transp", "entrega", "retirada")
@@ -32,6 +34,10 @@ class Natural(NamedTuple):
     """The access key, where the caller's own XML carries it already."""
     digest: str = ""
     """The SHA-256 of a body that names no document."""
+    code: str = ""
+    """The random code (cNF), where the caller has chosen it, so as to know the access key beforehand."""
+    month: str = ""
+    """Year and month of issue, as YYMM, where the caller says so."""
 
     @property
     def name(self) -> str:
@@ -44,13 +50,13 @@ class Natural(NamedTuple):
 
 
 def find_natural(document: object) -> Natural | None:
-    """The natural key that a decoded JSON body names in its first two levels, if any."""
+    """The natural key that a decoded JSON body names in its first two levels, if any, and what its access key has."""
     found: dict[str, str] = {}
     for name, value in _scalars(document):
         part = _PARTS.get(name)
         if part and (text := _normal(part, value)):
             found.setdefault(part, text)
-    return Natural(**found) if found else None
+    return Natural(**found) if found.keys() - {"code", "month"} else None
 
 
 def find_in_xml(document: object) -> Natural | None:
@@ -70,13 +76,13 @@ def make_access_key(natural: Natural) -> str:
     """A well-formed access key: the parts that are known, chance for the others, and the check digit."""
     fields = (
         "35",  # São Paulo
-        datetime.now(UTC).strftime("%y%m"),
+        natural.month or datetime.now(UTC).strftime("%y%m"),
         _digits(natural.cnpj, _CNPJ_WIDTH),
         _digits(natural.model or "55", 2),
         _digits(natural.series, 3),
         _digits(natural.number, 9),
         "1",  # tpEmis: normal
-        _digits("", 8),
+        _digits(natural.code, 8),
     )
     body = "".join(fields)
     return body + check_digit(body)
@@ -106,6 +112,9 @@ def _normal(part: str, value: object) -> str:
     """One spelling for `007` and `7`, and for a CNPJ with and without its punctuation; a non-scalar is no value."""
     if isinstance(value, bool) or not isinstance(value, int | str):
         return ""
+    if part == "month":
+        date = re.match(r"[0-9]{2}([0-9]{2})-([0-9]{2})", str(value))
+        return "".join(date.groups()) if date else ""
     text = re.sub(r"[^0-9A-Za-z]", "", str(value)).upper()
     return text if part == "cnpj" else text.lstrip("0") or text[:1]
 

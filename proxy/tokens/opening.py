@@ -20,8 +20,10 @@ def open_store(where: str, *, key_file: str | None, clock: Clock, login_timeout:
     if where == "memory":
         return MemoryStore(clock)
     if where.startswith("file:"):
-        from proxy.tokens.file import FileStore  # noqa: PLC0415 - Windows has no fcntl
-
+        try:
+            from proxy.tokens.file import FileStore  # noqa: PLC0415 - Windows has no fcntl
+        except ImportError:
+            raise ConfigError("tokens.store: this system lacks the locks that a file of tokens needs") from None
         return FileStore(where.removeprefix("file:"), clock, limit=login_timeout)
     try:
         from proxy.tokens.redis import open_redis  # noqa: PLC0415 - an extra

@@ -22,6 +22,31 @@ def test_an_access_key_spells_out_what_is_known() -> None:
     assert keys.from_access_key(chave)[:4] == ("12345678000195", "65", "7", "1234")
 
 
+def test_a_caller_who_gives_the_code_and_the_date_knows_the_key_beforehand() -> None:
+    document = {
+        "cnpj": "1",
+        "serie": 7,
+        "numero": 9,
+        "codigoAleatorioNF": "00123456",
+        "dataEmissao": "2026-03-31T23:59",
+    }
+    natural = keys.find_natural(document)
+    assert natural is not None
+    key = keys.make_access_key(natural)
+    assert key[:43] == "3526030000000000000155007000000009100123456"
+
+
+@pytest.mark.parametrize("document", [{"cNF": "1"}, {"dhEmi": "2026-03-31"}, {"dhEmi": "today", "cNF": 5}])
+def test_a_code_and_a_date_alone_name_no_document(document: object) -> None:
+    assert keys.find_natural(document) is None
+
+
+def test_a_date_that_is_none_is_not_known() -> None:
+    natural = keys.find_natural({"cnpj": "1", "dhEmi": "31/03/2026"})
+    assert natural is not None
+    assert natural.month == ""
+
+
 def test_what_is_not_known_or_not_a_number_is_left_to_chance() -> None:
     one, other = (keys.make_access_key(keys.Natural("12ABC34501DE35")) for _ in range(2))
     assert one != other

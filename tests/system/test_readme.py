@@ -1,18 +1,18 @@
-"""README and docs say what the program does: commands are run, answers compared, links followed, tables checked."""
+"""The README and the tables of the docs say what the program does: commands are run, answers and tables compared."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import itertools
 import os
 import re
 import shlex
 import signal
 import socket
 import subprocess
+import sys
 import threading
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
@@ -23,17 +23,14 @@ from proxy.config.environment import CONFIG, VARIABLES
 from proxy.config.show import plain
 from proxy.config.tree import spelled
 from proxy.errors import InternalError, ProxyError
+from tests.support.pages import as_pattern, rows, steps, surroundings
 from tests.support.processes import ROOT
 from tests.support.wire import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 README = ROOT / "README.md"
-DOCUMENTS = sorted(
-    document for where in ("*.md", "docs/**/*.md", "deploy/**/*.md", "bench/*.md") for document in ROOT.glob(where)
-)
 
 FOREGROUND = "make run"
 ALL_TESTS = "make test"
@@ -42,42 +39,7 @@ ALL_TESTS = "make test"
 INSTALLING = 300.0
 """Seconds after which a command that stays in the foreground, and may install first, should be up."""
 
-_BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-_LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 _CODE = re.compile(r"`([^`]+)`")
-
-
-class Step(NamedTuple):
-    """A block of commands, and the answer that the page shows right after it."""
-
-    commands: str
-    answer: str | None
-
-
-def blocks(document: Path) -> list[tuple[str, str]]:
-    return [(language, text.strip()) for language, text in _BLOCK.findall(document.read_text())]
-
-
-def steps() -> list[Step]:
-    """The `sh` blocks of the README, in their order; a `text` block that follows is the answer."""
-    found = [*blocks(README), ("", "")]
-    return [
-        Step(text, after if next_language == "text" else None)
-        for (language, text), (next_language, after) in itertools.pairwise(found)
-        if language == "sh"
-    ]
-
-
-def rows(document: Path) -> list[list[str]]:
-    """The cells of every table row."""
-    lines = document.read_text().splitlines()
-    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
-
-
-def surroundings() -> dict[str, str]:
-    """The environment of somebody who just opened a terminal: nothing of ours, nothing of the `make` we run under."""
-    ours = ("INVOISYS_", "MAKE", "MFLAGS")
-    return {name: value for name, value in os.environ.items() if not name.startswith(ours)} | {"NO_PROXY": "127.0.0.1"}
 
 
 def require_free(*ports: int) -> None:
@@ -124,16 +86,11 @@ def in_the_foreground(command: str) -> Iterator[None]:
         process.communicate(timeout=PATIENCE)
 
 
-def as_pattern(answer: str) -> str:
-    """An answer on the page stands for itself; `…` stands for anything."""
-    return ".*".join(re.escape(part) for part in answer.split("…"))
-
-
 @pytest.mark.needs("bash", "curl", "make")
 def test_the_commands_of_the_readme_work_in_their_order() -> None:
     require_free(8080, 9090)
     with contextlib.ExitStack() as terminals:
-        for step in steps():
+        for step in steps(README):
             if step.commands == FOREGROUND:
                 terminals.enter_context(in_the_foreground(step.commands))
             elif step.commands != ALL_TESTS:
@@ -152,31 +109,42 @@ def test_the_commands_of_the_readme_work_in_their_order() -> None:
 
 
 def test_the_readme_starts_the_demo_and_issues_a_document_first() -> None:
-    first, second, *others = steps()
+    first, second, *others = steps(README)
     assert first.commands == FOREGROUND
     assert "/api/nfe/envio" in second.commands
     assert second.answer is not None
     assert ALL_TESTS in [step.commands for step in others]
 
 
-def test_ci_runs_the_command_of_the_readme_then_tries_what_is_deployed_and_looks_at_the_dependencies() -> None:
+def test_ci_runs_the_command_of_the_readme_then_tries_deployments_and_a_release_and_looks_at_dependencies() -> None:
     script = ROOT / ".ci" / "run"
     assert script.stat().st_mode & 0o111
-    assert script.read_text().splitlines()[-5:] == [
+    assert script.read_text().splitlines()[-6:] == [
         ALL_TESTS,
         'make deploy-test AS_ROOT="${as_root[*]}"',
         "make first-success",
+        "make dist",
         "make sbom",
         "make audit",
     ]
-    assert ALL_TESTS in [step.commands for step in steps()]
+    assert ALL_TESTS in [step.commands for step in steps(README)]
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: str(document.relative_to(ROOT)))
-def test_links_lead_somewhere(document: Path) -> None:
-    prose = _BLOCK.sub("", document.read_text())
-    local = [link.partition("#")[0] for link in _LINK.findall(prose) if "://" not in link]
-    assert [link for link in local if link and not (document.parent / link).exists()] == []
+def test_every_command_and_every_option_is_told() -> None:
+    page = ROOT / "docs" / "commands.md"
+    told = {_CODE.findall(row[0])[0] for row in rows(page) if row[0].startswith("`")}
+    wanted = subprocess.run(
+        [sys.executable, "-m", "proxy", "--help"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    names = re.findall(r"^    (\w+) ", wanted.stdout, re.MULTILINE)
+    assert {each.split()[0] for each in told} == set(names)
+    for each in told:
+        name, *_ = each.split()
+        usage = subprocess.run(
+            [sys.executable, "-m", "proxy", name, "--help"], cwd=ROOT, capture_output=True, text=True, check=True
+        ).stdout
+        options = set(re.findall(r"^  (-\w|--[\w-]+)", usage, re.MULTILINE)) - {"-h"}
+        assert options == set(re.findall(r"(?<=\[)(-\w|--[\w-]+)", each)), name
 
 
 def errors(kind: type[ProxyError] = ProxyError) -> Iterator[type[ProxyError]]:
@@ -190,13 +158,6 @@ def test_the_outcome_contract_has_every_error() -> None:
     told = [tuple(_CODE.sub(r"\1", cell) for cell in row[:3]) for row in rows(ROOT / "docs" / "outcome.md")]
     wanted = {(error.name, str(error.status), str(error.outcome)) for error in errors()}
     assert wanted == {row for row in told if re.fullmatch("[0-9]{3}", row[1])}
-    in_short = {
-        (status, outcome)
-        for first, _, *rest in rows(README)
-        for status in re.findall("[0-9]{3}", first)
-        for outcome in _CODE.findall(" ".join(rest))
-    }
-    assert in_short == {(status, outcome) for _, status, outcome in wanted}
 
 
 def test_the_documents_have_every_variable() -> None:

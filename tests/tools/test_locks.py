@@ -19,8 +19,10 @@ if TYPE_CHECKING:
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 GROUPS = PROJECT["dependency-groups"]
 EXTRAS = [each for extra in PROJECT["project"]["optional-dependencies"].values() for each in extra]
-RUN, IMAGE, DEV, AUDIT = (ROOT / f"requirements{suffix}.lock" for suffix in ("", "-image", "-dev", "-audit"))
-TOOLS = ("fuzz", "audit", "bench", "deploy", "mutants")
+RUN, IMAGE, DEV, AUDIT, DIST = (
+    ROOT / f"requirements{suffix}.lock" for suffix in ("", "-image", "-dev", "-audit", "-dist")
+)
+TOOLS = ("fuzz", "audit", "bench", "deploy", "dist", "mutants")
 """Groups with an environment of their own."""
 WANTED: dict[Path, list[str]] = {
     RUN: PROJECT["project"]["dependencies"],
@@ -59,6 +61,10 @@ def test_everything_locked_has_its_hashes(file: Path) -> None:
         assert all(re.fullmatch("sha256:[0-9a-f]{64}", each) for each in entry.hashes), entry.name
 
 
+def test_the_image_has_all_that_runs_so_that_its_audit_is_that_of_both() -> None:
+    assert set(read_lock(RUN)) <= set(read_lock(IMAGE))
+
+
 def test_what_runs_is_what_is_tested() -> None:
     tested = named(DEV)
     for name, entries in named(RUN).items():
@@ -66,9 +72,10 @@ def test_what_runs_is_what_is_tested() -> None:
         assert [set(each.hashes) for each in entries] == [set(each.hashes) for each in tested[name]]
 
 
-def test_the_tools_do_not_replace_what_is_tested() -> None:
+@pytest.mark.parametrize("tools", [AUDIT, DIST], ids=lambda file: file.name)
+def test_the_tools_do_not_replace_what_is_tested(tools: Path) -> None:
     tested = named(DEV)
-    for name, entries in named(AUDIT).items():
+    for name, entries in named(tools).items():
         if name in tested:
             assert {each.version for each in entries} == {each.version for each in tested[name]}, name
 

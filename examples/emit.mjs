@@ -1,0 +1,96 @@
+// Issues one NF-e through the sidecar, and does the right thing about every outcome: node emit.mjs BASE_URL NUMBER
+// The fields are those that the fake Invoisys reads; take the real ones from Invoisys's documentation.
+import { randomInt } from 'node:crypto'
+import { setTimeout as sleep } from 'node:timers/promises'
+
+const TIMEOUT = Number(process.env.TIMEOUT ?? 240) // seconds; longer than the sidecar's own, or its answer is lost
+const PAUSE = Number(process.env.PAUSE ?? 5) // seconds between two queries
+const ATTEMPTS = 2 // to send, before contingency
+const QUERIES = 6
+const AUTHORIZED = [100, 150]
+const DUPLICATE = 204
+
+function accessKey (uf, month, cnpj, model, series, number, code) {
+  const body = uf + month + cnpj.padStart(14, '0') + model + String(series).padStart(3, '0') +
+    String(number).padStart(9, '0') + '1' + code // 1: normal emission
+  // Letters of a CNPJ count by their place in ASCII, as digits do.
+  const total = [...body].reverse().reduce((sum, sign, place) => sum + (sign.charCodeAt(0) - 48) * (2 + place % 8), 0)
+  return body + (11 - total % 11) % 11 % 10
+}
+
+// outcome is not-sent, unknown or answered; verdict is SEFAZ's; wait is when another attempt makes sense, in seconds.
+async function send (base, method, path, document) {
+  let response, text
+  try {
+    response = await fetch(base + path, {
+      method,
+      headers: { 'Content-Type': 'application/json' },
+      body: document && JSON.stringify(document),
+      redirect: 'manual',
+      signal: AbortSignal.timeout(TIMEOUT * 1000)
+    })
+    text = await response.text()
+  } catch (error) {
+    // Refused: the sidecar is not there, and nothing was sent, to anybody. All else may have been sent.
+    const refused = ['ECONNREFUSED', 'ENOTFOUND'].includes(error.cause?.code)
+    return { outcome: refused ? 'not-sent' : 'unknown', status: 0, verdict: undefined, wait: PAUSE }
+  }
+  const status = response.status
+  const verdict = verdictOf(text)
+  const clear = verdict !== undefined || (status >= 400 && status < 500 && status !== 429)
+  return {
+    outcome: response.headers.get('X-Invoisys-Outcome') ?? (clear ? 'answered' : 'unknown'),
+    status,
+    verdict,
+    wait: Number(response.headers.get('Retry-After') ?? PAUSE)
+  }
+}
+
+function verdictOf (text) {
+  try {
+    return JSON.parse(text)?.dadosDoDocumento?.codigoStatusSEFAZ
+  } catch {
+    return undefined
+  }
+}
+
+async function issue (base, document, key) {
+  for (let attempt = 1; attempt <= ATTEMPTS; attempt++) {
+    const answer = await send(base, 'POST', '/api/nfe/envio', document)
+    if (answer.outcome === 'unknown' || answer.verdict === DUPLICATE) return settle(base, key)
+    if (answer.verdict !== undefined) return told(answer.verdict, key)
+    if (answer.status >= 400 && answer.status < 500) return `refused ${answer.status}` // the request has to change
+    if (attempt < ATTEMPTS) await sleep(answer.wait * 1000)
+  }
+  return 'contingency' // Invoisys knows nothing of the number: it is still free
+}
+
+// Never sends again what may have been sent: asks for it.
+async function settle (base, key) {
+  for (let query = 1; query <= QUERIES; query++) {
+    const answer = await send(base, 'GET', `/api/nfe/getbychaveSTD/${key}`)
+    if (answer.verdict !== undefined) return told(answer.verdict, key)
+    if (query < QUERIES) await sleep(PAUSE * 1000)
+  }
+  return `pending ${key}` // go on asking later; the next sale takes the next number
+}
+
+function told (verdict, key) {
+  return AUTHORIZED.includes(verdict) ? `issued ${key}` : `rejected ${verdict}`
+}
+
+const [base, number] = process.argv.slice(2)
+const now = new Date()
+const code = String(randomInt(10 ** 8)).padStart(8, '0')
+const document = {
+  cnpj: '12345678000195',
+  modelo: '55',
+  serie: 1,
+  numero: Number(number),
+  codigoAleatorioNF: code,
+  dataEmissao: now.toISOString()
+}
+const month = now.toISOString().slice(2, 7).replace('-', '')
+const key = accessKey('35', month, '12345678000195', '55', 1, number, code)
+// Here the ERP writes document and key down: should it die while it waits, the key still finds the document.
+console.log(await issue(base, document, key))
