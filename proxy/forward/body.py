@@ -89,6 +89,11 @@ class Body:
     _budget: HeldBytes | None = field(default=None, repr=False)
 
     @property
+    def held(self) -> bytes | None:
+        """The whole body, where it is held."""
+        return self.wire if isinstance(self.wire, bytes) else None
+
+    @property
     def replayable(self) -> bool:
         """Whether the whole body is held, so that it can be sent a second time."""
         return isinstance(self.wire, bytes)

@@ -1,16 +1,15 @@
-"""The whole way of a request, on one screen: `Forward._forward`, and `_replay` for the 401."""
+"""The whole way of a request: `Forward._forward`, and `_replay` for the 401."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import time
-from copy import copy
 from itertools import count
 from secrets import token_hex
 from typing import TYPE_CHECKING, TypeVar, cast
 
-from aiohttp import HttpVersion11, hdrs
+from aiohttp import hdrs
 
 from proxy.errors import (
     BrokenUpload,
@@ -31,11 +30,12 @@ from proxy.forward.answer import Answer
 from proxy.forward.call import Call, waited
 from proxy.forward.problem import STAND_IN_TOKEN
 from proxy.forward.traffic import Traffic
+from proxy.forward.witness import Witnesses
 from proxy.guard import check_message, is_preflight
 from proxy.observe import Inspected, RequestLine
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable
 
     from proxy.forward.body import Holder
     from proxy.forward.call import Apis
@@ -45,7 +45,6 @@ if TYPE_CHECKING:
     from proxy.observe import AccessLog, RequestMeter
     from proxy.tokens import Token
     from proxy.tracing.spans import ListenerTracing, RequestTrace
-    from proxy.upstream import Exchange
 
 T = TypeVar("T")
 
@@ -57,7 +56,7 @@ _LARGEST_HELD_401 = 64 * 1024
 
 
 class Forward:
-    """Takes one listener's requests to upstream and the answers back; aiohttp's server calls it for each."""
+    """Takes one listener's requests to upstream and the answers back; a caller's connection calls it for each."""
 
     def __init__(
         self,
@@ -85,7 +84,7 @@ class Forward:
         """Makes a span of each request and each exchange."""
         self._ids = (f"{run}-{number:x}" for run in (token_hex(4),) for number in count(1))
         self.traffic = Traffic(meter)
-        self._witnesses: set[asyncio.Task[None]] = set()
+        self._witnesses = Witnesses(self.traffic, access_log, meter)
         self.closing = False
         """Every answer is the last on its connection."""
         self.draining = False
@@ -124,7 +123,9 @@ class Forward:
             self.traffic.leave(task)
             line.status = answer.status
             line.bytes_sent = answer.sent
-            self._end(line, started)
+            line.ended(started)
+            self._access_log.write(line)
+            self.traffic.end()
             self.meter.ended(line)
             self._history.ended(line, request.fields, answer.inspected)
             if trace is not None:
@@ -132,31 +133,17 @@ class Forward:
         return answer
 
     async def _forward(self, request: Request, answer: Answer, line: RequestLine, trace: RequestTrace | None) -> None:
-        target, headers = request.target, request.headers
-        page = self._guard.web_page(headers)
-        if page is not None:
-            answer.share_with(page)
-        if self.draining:
-            raise Draining("the sidecar is stopping; another will take its place", retry_after=1)
-        check_message(request.version, target.wire, request.fields)
-        self._guard.check(request.method, target.text, headers)
-        if page is not None and is_preflight(request.method, headers):
-            line.own = True
-            answer.allow(page, headers)
+        if not self._passes(request, answer, line):
             return
-        if target.asks_for_token and request.method == "POST":
-            line.own = True
-            self._answer_login(answer)
-            return
-        api = self._apis.find(target.text)
+        api = self._apis.find(request.target.text)
         line.api = api.name
-        if hdrs.EXPECT in headers and _expects_continue(request):
+        if request.expects_continue:
             await api.refresher.token()
             answer.go_on()
-        trail = self._trail.lines(request.caller.address, headers.get(hdrs.HOST, "")) if self._trail else b""
+        trail = self._trail.lines(request.caller.address, request.host) if self._trail is not None else b""
         with await self._holder.read(request) as body, Call(request, api, body, line, trail, trace) as call:
             if self._history.inspecting:
-                answer.inspected = Inspected(target.text, body.wire if isinstance(body.wire, bytes) else None)
+                answer.inspected = Inspected(request.target.text, body.held)
             try:
                 await call.send(await _token(call))
                 if call.exchange.response.status == _UNAUTHORIZED:
@@ -165,8 +152,25 @@ class Forward:
                     answer.close_after()
                 await answer.relay(call.exchange, api.origin)
             except (asyncio.CancelledError, ConnectionError):
-                self._hear_out(call)
+                self._witnesses.hear_out(call)
                 raise
+
+    def _passes(self, request: Request, answer: Answer, line: RequestLine) -> bool:
+        """Ask the guard; tell that it does not pass where it is the sidecar itself that answers, and has."""
+        page = self._guard.web_page(request.headers)
+        if page is not None:
+            answer.share_with(page)
+        if self.draining:
+            raise Draining("the sidecar is stopping; another will take its place", retry_after=1)
+        check_message(request.version, request.target.wire, request.fields)
+        self._guard.check(request.method, request.target.text, request.headers)
+        if page is not None and is_preflight(request.method, request.headers):
+            line.own = True
+            answer.allow(page, request.headers)
+        elif request.target.asks_for_token and request.method == "POST":
+            line.own = True
+            self._answer_login(answer)
+        return not line.own
 
     async def _replay(self, call: Call) -> None:
         """Renew the token that upstream answered 401 to, and send the request once more.
@@ -191,42 +195,6 @@ class Forward:
         else:
             permitted = call.line.replayed and call.exchange.response.status != _UNAUTHORIZED
             call.line.replay = "replayed" if permitted else "permission"
-
-    def _hear_out(self, call: Call) -> None:
-        """Read the answer to a write to its end although its caller has left: a document may have been made."""
-        exchange = call.take_write_under_way()
-        if exchange is None:
-            return
-        end_span = None if call.trace is None else call.trace.hand_over()
-        self.traffic.begin()
-        witness = asyncio.create_task(self._witness(exchange, copy(call.line), end_span))
-        self._witnesses.add(witness)
-        witness.add_done_callback(self._witnesses.discard)
-
-    async def _witness(
-        self, exchange: Exchange, line: RequestLine, end_span: Callable[[RequestLine], None] | None
-    ) -> None:
-        started = time.perf_counter()
-        line.error = "caller-gone"
-        try:
-            while await exchange.read():
-                pass
-            line.outcome = Outcome.ANSWERED
-            line.upstream_status = exchange.response.status
-        except ProxyError as error:
-            line.outcome, line.detail = error.outcome, error.detail
-        finally:
-            exchange.release()
-            self._end(line, started)
-            self.meter.heard(line)
-            self._history.heard(line)
-            if end_span is not None:
-                end_span(line)
-
-    def _end(self, line: RequestLine, started: float) -> None:
-        line.duration_ms = round((time.perf_counter() - started) * 1000, 3)
-        self._access_log.write(line)
-        self.traffic.end()
 
     def _answer_login(self, answer: Answer) -> None:
         if not self._stand_in:
@@ -253,6 +221,7 @@ class Forward:
 
 
 async def _token(call: Call) -> Token:
+    """Return the current token, or wait for the one login that brings it."""
     valid = call.api.refresher.valid()
     return await _noted(call, call.api.refresher.token()) if valid is None else valid
 
@@ -264,10 +233,6 @@ async def _noted(call: Call, login: Awaitable[T]) -> T:
         return await login
     finally:
         call.line.login_ms = waited(asked, call.line.login_ms)
-
-
-def _expects_continue(request: Request) -> bool:
-    return request.version >= HttpVersion11 and request.headers[hdrs.EXPECT].lower() == "100-continue"
 
 
 def _given_up(line: RequestLine) -> ProxyError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from aiohttp import hdrs
+from aiohttp import HttpVersion11, hdrs
 
 from proxy.forward.headers import names_of
 from proxy.forward.target import Target, read_target
@@ -71,6 +71,15 @@ class Request:
         return b"%b %b HTTP/1.1" % (self.method.encode(), self.target.wire)
 
     @property
-    def has_body(self) -> bool:
-        """Whether a body follows, be it an empty one (RFC 9112, section 6.3)."""
-        return hdrs.CONTENT_LENGTH in self.headers or hdrs.TRANSFER_ENCODING in self.headers
+    def host(self) -> str:
+        """The Host it is for; empty in HTTP/1.0."""
+        return self.headers.get(hdrs.HOST, "")
+
+    @property
+    def expects_continue(self) -> bool:
+        """Whether the caller waits to be asked for the body (RFC 9110, section 10.1.1)."""
+        return (
+            hdrs.EXPECT in self.headers
+            and self.version >= HttpVersion11
+            and self.headers[hdrs.EXPECT].lower() == "100-continue"
+        )

@@ -76,6 +76,10 @@ class RequestLine(msgspec.Struct, omit_defaults=True):
     error: str | None = None
     detail: str | None = None
 
+    def ended(self, started: float) -> None:
+        """Note how long it took since `started`, on `time.perf_counter`."""
+        self.duration_ms = round((time.perf_counter() - started) * 1000, 3)
+
 
 class Lines:
     """Where lines go: gathered, and written in one piece."""
