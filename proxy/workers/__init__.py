@@ -1,1 +1,1 @@
-"""Several processes that are one sidecar: one supervises, the others serve; docs/decisions/0008 tells why so."""
+"""Several processes that are one sidecar: one supervises, the others serve; docs/decisions/0010 tells why so."""
