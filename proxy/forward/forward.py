@@ -121,6 +121,7 @@ class Forward:
             self._refuse(request, answer, line, InternalError("a defect of the sidecar; its log tells more"))
         finally:
             self.traffic.leave(task)
+            del task  # a cancelled one refers to this frame, which would refer to it: both, and the body, would stay
             line.status = answer.status
             line.bytes_sent = answer.sent
             line.ended(started)

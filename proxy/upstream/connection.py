@@ -53,7 +53,7 @@ class Exchange:
 
     def __init__(self, connection: Connection, *, head_only: bool) -> None:
         self._connection = connection
-        self._headed: asyncio.Future[None] = connection.loop.create_future()
+        self._headed: asyncio.Future[bool] = connection.loop.create_future()  # false where there will be no head
         self._more: asyncio.Future[None] | None = None  # set while `read` waits
         self._upload: asyncio.Task[None] | None = None
         self._failure: ProxyError | None = None
@@ -77,7 +77,8 @@ class Exchange:
         else:
             self._upload = self._connection.loop.create_task(self._send(head, body))
             self._upload.add_done_callback(self._upload_done)
-        await self._headed
+        if not await self._headed:
+            raise cast("ProxyError", self._failure)
 
     async def read(self) -> bytes:
         """Return the next piece of the answer's body, `b""` at its end; raises as `send` does."""
@@ -102,6 +103,8 @@ class Exchange:
     def release(self) -> None:
         """Give the connection back, once; one whose answer was not read to its end is closed."""
         self._stop_upload()
+        # An error that was raised refers to all frames it went through, and one of them holds the body of the request.
+        self._upload = self._failure = None
         self.response.close()
         self._connection.end(self)
 
@@ -174,8 +177,8 @@ class Exchange:
         if self.response.ended or self._failure is not None:
             return
         self._failure = error
-        if self.written and not self._headed.done():
-            self._headed.set_exception(error)
+        if not self._headed.done():
+            self._headed.set_result(False)
         self._wake()
 
     async def _arrival(self) -> None:
@@ -186,7 +189,7 @@ class Exchange:
 
     def _wake(self) -> None:
         if not self._headed.done():
-            self._headed.set_result(None)
+            self._headed.set_result(True)
         if self._more is not None and not self._more.done():
             self._more.set_result(None)
 
