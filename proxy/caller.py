@@ -182,6 +182,8 @@ class CallerConnection(web.RequestHandler):
         try:
             while not self._force_close:
                 message, content = await self._next()
+                if self.transport is None:
+                    break  # cut in the moment in which the request came: nobody would hear the answer
                 self._request_in_progress = True  # `shutdown` waits for it
                 try:
                     stays = await self._answer(message, content)
@@ -247,6 +249,7 @@ class CallerConnection(web.RequestHandler):
 
     async def _skip(self, content: StreamReader) -> None:
         """Read the rest of a body that nobody wants, for a while."""
+        await asyncio.sleep(0)  # an upload that was given up leaves it first
         with contextlib.suppress(TimeoutError, web.RequestPayloadError):
             async with asyncio.timeout(_LONGEST_REST):
                 while not content.is_eof():
@@ -270,7 +273,7 @@ class CallerConnection(web.RequestHandler):
 
     def leave(self) -> None:
         """End after the request that is under way; aiohttp's own `close` leaves an idle connection open."""
-        if self._waiter is None:
+        if self._waiter is None or self._waiter.done():  # done: one has come, and is under way with the next turn
             self.close()
         else:
             self.force_close()

@@ -7,44 +7,22 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from proxy.caller import Callers
-from proxy.config import Bind, Socket, Timeouts
-from proxy.door import Door
 from proxy.errors import CannotConnect, ConnectionLost, MethodNotAllowed
-from proxy.forward.answer import Answer, CallerGone
+from proxy.forward.answer import CallerGone
+from tests.support.callers import serving
 from tests.support.origin import Visit, client, releasing, upstream
 from tests.support.wire import PATIENCE, connect, send
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator
 
     from proxy.forward import Request
-
-    Handler = Callable[[Request, Answer], Awaitable[None]]
+    from proxy.forward.answer import Answer
 
 GET = b"GET /api/nfe HTTP/1.1\r\nHost: localhost\r\n\r\n"
 HEAD = b"HEAD /api/nfe HTTP/1.1\r\nHost: localhost\r\n\r\n"
 OLD = b"GET /api/nfe HTTP/1.0\r\nConnection: keep-alive\r\n\r\n"
 ORIGIN = b"https://api.invoisys.test"
-
-
-@contextlib.asynccontextmanager
-async def serving(handler: Handler, stall: float = PATIENCE) -> AsyncIterator[str]:
-    """Take callers in as a listener does, for a handler that writes its own answers."""
-
-    async def handle(request: Request) -> Answer:
-        answer = Answer(request, stall)
-        await handler(request, answer)
-        return answer
-
-    server = Callers(handle, lambda _: None, Door(Bind("127.0.0.1", 0), Socket(), lambda _: None), Timeouts(), None)
-    listening = await asyncio.get_running_loop().create_server(server, "127.0.0.1", 0)
-    try:
-        async with asyncio.timeout(PATIENCE):
-            yield f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
-    finally:
-        listening.close()
-        await server.shutdown(0)
 
 
 @contextlib.asynccontextmanager
