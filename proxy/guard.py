@@ -45,6 +45,9 @@ MAX_FIELDS = 200
 
 _HOST = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z._-]+)(?::(?P<port>[1-9][0-9]{0,4}))?")
 _LARGEST_PORT = 65535
+_LONGEST_HOST = 260
+"""Characters: a name of the DNS has 253 at most, and then comes a port."""
+
 _SEC_FETCH_SITE = istr("Sec-Fetch-Site")
 _OF_NO_OTHER_SITE = frozenset({"none", "same-origin"})
 _METHOD = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # a token: RFC 9110, section 5.6.2
@@ -119,7 +122,7 @@ class Guard:
     def check_host(self, headers: CIMultiDictProxy[str]) -> None:
         """Let only our own names pass; a request without Host is HTTP/1.0, which no browser speaks."""
         values = headers.getall(hdrs.HOST, ())
-        if values and (len(values) > 1 or _host_name(values[0]) not in self._hosts):
+        if values and (len(values) > 1 or len(values[0]) > _LONGEST_HOST or _host_name(values[0]) not in self._hosts):
             raise MisdirectedRequest("this Host is not one of the sidecar's; add it to `hosts` of the listener")
 
     def check_browser(self, headers: CIMultiDictProxy[str]) -> None:

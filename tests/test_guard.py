@@ -8,6 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from multidict import CIMultiDict, CIMultiDictProxy
 
+from proxy import guard
 from proxy.config import Rule
 from proxy.errors import (
     BadTarget,
@@ -139,6 +140,16 @@ def test_two_hosts(second: str) -> None:
 
 def test_no_host() -> None:
     Guard([]).check("GET", "/api/nfe", headers())
+
+
+def test_the_longest_name_there_can_be_and_one_that_is_longer() -> None:
+    """A name that cannot be ours is not remembered: its length is whatever a caller likes."""
+    longest = ".".join(["a" * 63] * 3 + ["a" * 61])
+    Guard([longest]).check_host(headers(("Host", f"{longest}:65535")))
+    before = guard._host_name.cache_info()
+    with pytest.raises(MisdirectedRequest):
+        Guard([longest]).check_host(headers(("Host", f"{longest}aaaaaaaa")))
+    assert guard._host_name.cache_info() == before
 
 
 # --- Browsers ---------------------------------------------------------------------------------------------------------

@@ -38,6 +38,9 @@ _NOT_FOR_CALLER = _HOP_BY_HOP | {
     b"x-invoisys-outcome",  # only the sidecar's own answers carry it
 }
 
+_REMEMBERED, _LONGEST_REMEMBERED = 64, 256
+"""Values of `Connection` whose reading is remembered, and how many bytes they may have: most senders use few."""
+
 
 class Framing(NamedTuple):
     """How the end of a body is told: by its length, by chunks, or not at all because there is none."""
@@ -133,13 +136,16 @@ def _left_out(always: frozenset[bytes], fields: Sequence[Field], names: Sequence
     if b"connection" not in names:
         return always
     values = [value for name, (_, value) in zip(names, fields, strict=True) if name == b"connection"]
-    return _with_nominated(always, b",".join(values))
+    value = b",".join(values)
+    return (_remembered if len(value) <= _LONGEST_REMEMBERED else _with_nominated)(always, value)
 
 
-@lru_cache(64)
 def _with_nominated(always: frozenset[bytes], value: bytes) -> frozenset[bytes]:
     nominated = {option.strip().lower() for option in value.split(b",")}
     return always | (nominated - {b"content-length"})  # without it nobody would know where the body ends
+
+
+_remembered = lru_cache(_REMEMBERED)(_with_nominated)
 
 
 def _relative(name: bytes, value: bytes, origin: bytes) -> Field:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from tests.support.config import written
 from tests.support.processes import sidecar
-from tests.support.wire import PATIENCE, connect, read_reply
+from tests.support.wire import PATIENCE, ask, connect, read_reply
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -83,3 +83,14 @@ async def test_a_caller_that_leaves_leaves_nothing(fake: Fake, tmp_path: Path) -
         for _ in range(REQUESTS):
             await asyncio.to_thread(proxy.process.event, "request")
         assert_gone(proxy, before)
+
+
+async def test_fields_that_nominate_thousands_of_others_leave_nothing(proxy: Sidecar) -> None:
+    """A set of names takes far more room than the field."""
+    path = "/api/nfe/getbychaveSTD/1"
+    await ask(proxy.url, "GET", path)
+    before = proxy.process.resident
+    for number in range(70):
+        names = ",".join(f"{number:x}-{each:x}" for each in range(7_000))
+        assert (await ask(proxy.url, "GET", path, headers={"Connection": names})).status == 200
+    assert proxy.process.resident - before < 30 * MIB
