@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import ctypes
 import logging
-import os
 import select
 import socket
 import struct
@@ -170,8 +169,8 @@ def _leave_file(listen: Callable[..., object]) -> dict[str, bool]:
 
 
 def _as_socket(listening: int) -> socket.socket:
-    """Return another handle of a socket: the event loop's own takes no options."""
-    return socket.socket(fileno=os.dup(listening))
+    """Return another handle of a socket: the event loop's own takes no options, and Windows's `os.dup` no socket."""
+    return socket.fromfd(listening, -1, -1)
 
 
 async def _let_in_the_last(listening: int) -> None:

@@ -15,11 +15,17 @@ MISSING = ("uvloop", "resource", "fcntl", "pwd", "grp")
 """What Windows has no module for."""
 
 AS_ON_WINDOWS = """
-import asyncio, functools, os, signal, socket
+import asyncio, errno, functools, os, signal, socket, stat
 
 def refuse(*_):
     raise NotImplementedError
 
+def dup(file, dup=os.dup):
+    if stat.S_ISSOCK(os.fstat(file).st_mode):
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+    return dup(file)
+
+os.dup = dup
 asyncio.SelectorEventLoop.add_signal_handler = refuse
 del signal.SIGHUP, os.geteuid
 """
