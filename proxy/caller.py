@@ -228,24 +228,10 @@ class CallerConnection(web.RequestHandler):
             self._turn_away(self._unreadable(message.exc))
             return False
         answer = await self._callers.handler(Request(message, content, self))
-        if self._upgraded:
-            self._stay_with_http()
         await answer.taken()
         if not content.is_eof():
             await self._skip(content)
-        return answer.keep_alive
-
-    def _stay_with_http(self) -> None:
-        """Go on behind a request that offered another protocol: what came since is a request like any other."""
-        if self._messages or self._parser is None:
-            return
-        self._parser.set_upgraded(False)
-        self._upgraded = False
-        tail, self._message_tail = self._message_tail, b""
-        if tail:
-            self.data_received(tail)
-        if self._buffer_paused:
-            self._resume_reading_if_drained()
+        return answer.keep_alive and not self._upgraded  # to what was refused, so that no request follows
 
     async def _skip(self, content: StreamReader) -> None:
         """Read the rest of a body that nobody wants, for a while."""

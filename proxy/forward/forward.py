@@ -215,8 +215,9 @@ class Forward:
         elif isinstance(error, MalformedRequest | TargetTooLong | HeadersTooLarge):
             self.meter.was_malformed(error.name)
         unread = not request.content.is_eof() or isinstance(error, MalformedRequest | BrokenUpload)
-        # Behind an upgrade that was asked for, aiohttp's parser does not say where the next request begins.
-        if self.closing or self.draining or unread or hdrs.UPGRADE in request.headers:
+        # Behind an offer to leave HTTP, aiohttp's parser does not say where the next request begins.
+        leaving = request.method == "CONNECT" or hdrs.UPGRADE in request.headers
+        if self.closing or self.draining or unread or leaving:
             answer.close_after()
         answer.refuse(error, line.request_id)
 
