@@ -188,7 +188,7 @@ def _shape_of_log(config: Config) -> tuple[Literal["json", "text"], bool]:
     return config.log.format or ("text" if terminal else "json"), colours
 
 
-async def _serve(config: Config, access_log: AccessLog, read_again: Callable[[], Config]) -> int:
+async def _serve(config: Config, access_log: AccessLog, read_again: Callable[[], Config], greeting: str = "") -> int:
     from proxy.server import StartError, serve
 
     log = logging.getLogger("proxy")
@@ -197,6 +197,7 @@ async def _serve(config: Config, access_log: AccessLog, read_again: Callable[[],
 
     def on_start(addresses: list[str]) -> None:
         spare_collector()
+        print(greeting, end="", flush=True)
         *listeners, admin = addresses
         log.info(
             "listening at %s, for probes at %s",
@@ -250,9 +251,9 @@ async def _serve_demo() -> int:
     url = await fake.start()
     config = load(None, _demo_settings(url, fake))
     listen, admin = config.listeners[0].bind, config.admin.bind
-    print(_BANNER.format(listen=listen, admin=admin, fake=url), flush=True)
+    banner = _BANNER.format(listen=listen, admin=admin, fake=url)
     try:
-        return await _serve(config, _set_up_log(config), lambda: config)
+        return await _serve(config, _set_up_log(config), lambda: config, banner)
     finally:
         await fake.stop()
 

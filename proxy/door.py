@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 BACKLOG = 4096
-_RECEIVE_BUFFER = 32 * 1024
+_RECEIVE_BUFFER = 64 * 1024
 """Bytes that the kernel takes in for a caller ahead of what is read; it doubles them for its own needs. Left to itself
 it takes in megabytes and hands them over at once: a thousand callers, and memory is full of what nobody reads yet."""
 
