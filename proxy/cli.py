@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from proxy.config import Config
     from proxy.fake import FakeInvoisys
     from proxy.observe import AccessLog
-    from proxy.server import Served
+    from proxy.serve import Served
 
 OK, FAILED, WRONG = 0, 1, 2
 
@@ -189,7 +189,8 @@ def _shape_of_log(config: Config) -> tuple[Literal["json", "text"], bool]:
 
 
 async def _serve(config: Config, access_log: AccessLog, read_again: Callable[[], Config], greeting: str = "") -> int:
-    from proxy.server import StartError, serve
+    from proxy.serve import serve
+    from proxy.server import StartError
 
     log = logging.getLogger("proxy")
     for text in unknown_variables(os.environ):

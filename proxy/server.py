@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any
 
 from aiohttp import http_parser
 
@@ -13,14 +13,13 @@ from proxy.admin import Admin, Condition, OneProcess, Readiness, Refreshed
 from proxy.assembly import Assembly
 from proxy.config import changes
 from proxy.descriptors import left_for_callers, raise_limit
-from proxy.errors import ConfigError, ProxyError
+from proxy.errors import ProxyError
 from proxy.observe import Metrics
-from proxy.signals import listen
 from proxy.systemd import Supervisor
 from proxy.tracing import open_tracing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from proxy.admin import Rooms
     from proxy.config import Changes, Config
@@ -33,7 +32,6 @@ log = logging.getLogger(__name__)
 
 _EAGER = "2.0"
 """The API whose token is fetched at start; the others' at first need."""
-
 
 _LAST_WORDS = 0.5
 """Seconds for those whose request was cut to be told."""
@@ -142,15 +140,15 @@ class Sidecar:
         ours.setLevel(found.config.log.level.upper())
         self._access_log.set_level(ours.level)
         self._get_first_tokens()
-        self._left[before] = asyncio.create_task(self._leave(before, gone))
+        shut = self._shut(gone)
+        self._left[before] = asyncio.create_task(self._leave(before, gone, shut))
         self._show_metrics()
+        await asyncio.wait([shut])  # whoever is told of the change may rely on it: nobody comes in there any more
         return found
 
-    async def _leave(self, rooms: Assembly, listeners: list[Listener]) -> None:
+    async def _leave(self, rooms: Assembly, listeners: list[Listener], shut: asyncio.Future[Any]) -> None:
         """Let the requests end that came before a change; then stop what they alone have used."""
-        for listener in listeners:
-            listener.forward.closing = True
-        await asyncio.gather(*(listener.shut() for listener in listeners))
+        await shut
         for listener in listeners:
             listener.forward.draining = True
         await asyncio.gather(*(listener.finish(self._config.drain.timeout) for listener in listeners))
@@ -174,6 +172,12 @@ class Sidecar:
             refresher.stop()
         for pool in {*rooms.pools.values()} - used:
             pool.close()
+
+    @staticmethod
+    def _shut(listeners: list[Listener]) -> asyncio.Future[Any]:
+        for listener in listeners:
+            listener.forward.closing = True
+        return asyncio.gather(*(listener.shut() for listener in listeners))
 
     # --- Stop ---------------------------------------------------------------------------------------------------------
 
@@ -201,7 +205,7 @@ class Sidecar:
     async def finish(self) -> None:
         """Take no more calls, finish those in flight, and stop."""
         drain = self._config.drain
-        await asyncio.gather(*(listener.shut() for listener in self._rooms.listeners))
+        await self._shut(self._rooms.listeners)
         for listener in self._rooms.listeners:
             listener.forward.draining = True
         last = [asyncio.ensure_future(listener.finish(drain.timeout)) for listener in self._rooms.listeners]
@@ -302,93 +306,3 @@ def _refreshed(account: str, api: str, result: BaseException | None) -> Refreshe
     if not isinstance(result, ProxyError):
         raise result
     return Refreshed(account, api, result.name, result.detail)
-
-
-class Served(Protocol):
-    """A `Sidecar`, or several processes that are one."""
-
-    supervisor: Supervisor
-
-    async def start(self) -> list[str]:
-        """Open every listener and return the addresses, the operator's port last; raises `StartError`."""
-
-    async def change(self, config: Config) -> Changes:
-        """Go on with another configuration; raises `ConfigError` and `OSError`, and then all is as it was."""
-
-    def ask_to_stop(self) -> None:
-        """Have `stop_asked` return."""
-
-    async def stop_asked(self) -> None:
-        """Return when it is to stop, or to stop at once if it is stopping already."""
-
-    async def drain(self) -> None:
-        """Stop gently."""
-
-    async def stop(self) -> None:
-        """Stop now."""
-
-
-async def serve(sidecar: Served, on_start: Callable[[list[str]], None], read_again: Callable[[], Config]) -> None:
-    """Run until SIGTERM, SIGINT or `POST /quit`, then drain; a second one ends at once. Raises `StartError`.
-
-    SIGHUP has the configuration read again; one that cannot be used is told, and the old one stays.
-    """
-    loop = asyncio.get_running_loop()
-    supervisor = sidecar.supervisor
-    hung_up = asyncio.Event()
-    listen(loop, sidecar.ask_to_stop, hung_up.set)
-    on_start(await sidecar.start())
-    supervisor.ready("serving")
-    beside = [asyncio.create_task(_change_on(hung_up, sidecar, read_again)), asyncio.create_task(_live(supervisor))]
-    try:
-        await sidecar.stop_asked()
-    finally:
-        for task in beside:
-            task.cancel()
-    supervisor.stopping()
-    log.info("stopping", extra={"event": "stopping"})
-    await _stop(sidecar)
-
-
-async def _stop(sidecar: Served) -> None:
-    drain = asyncio.ensure_future(sidecar.drain())
-    again = asyncio.ensure_future(sidecar.stop_asked())
-    await asyncio.wait([drain, again], return_when=asyncio.FIRST_COMPLETED)
-    again.cancel()
-    if drain.done():
-        drain.result()
-        return
-    log.warning("stopped by a second signal", extra={"event": "stopped"})
-    drain.cancel()
-    await sidecar.stop()
-
-
-async def _change_on(hung_up: asyncio.Event, sidecar: Served, read_again: Callable[[], Config]) -> None:
-    while True:
-        await hung_up.wait()
-        hung_up.clear()
-        sidecar.supervisor.reloading()
-        try:
-            found = await sidecar.change(read_again())
-        except (ConfigError, OSError) as error:
-            text = "the configuration is not taken, and the old one stays: %s"
-            log.error(text, error, extra={"event": "reload-refused"})  # noqa: TRY400 - a traceback tells nobody more
-        except Exception:
-            text = "the configuration is not taken, and the old one stays: it met a defect of the sidecar"
-            log.exception(text, extra={"event": "reload-failed"})
-        else:
-            about = {"event": "reloaded", "taken": found.taken, "need_restart": found.left}
-            log.info("the configuration was read again; %s", _in_words(found), extra=about)
-        sidecar.supervisor.ready("serving")
-
-
-def _in_words(found: Changes) -> str:
-    taken = f"taken: {', '.join(found.taken)}" if found.taken else "nothing in it has changed"
-    return f"{taken}; a restart is needed for {', '.join(found.left)}" if found.left else taken
-
-
-async def _live(supervisor: Supervisor) -> None:
-    """Give signs of life for as long as the event loop turns."""
-    while supervisor.watchdog_every:
-        supervisor.alive()
-        await asyncio.sleep(supervisor.watchdog_every)

@@ -18,6 +18,7 @@ import trustme
 from proxy.fake import PASSWORD
 from tests.support.config import written
 from tests.support.origin import upstream
+from tests.support.ports import free_port
 from tests.support.processes import ROOT, Fake, Process, Sidecar, environment, sidecar
 
 if TYPE_CHECKING:
@@ -246,11 +247,6 @@ async def test_a_server_that_is_slow_has_the_time_of_the_configuration(fake: Fak
 
 
 # --- The sidecar's own addresses --------------------------------------------------------------------------------------
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
 
 
 async def test_before_the_first_start(fake: Fake, tmp_path: Path) -> None:

@@ -11,17 +11,11 @@ from pathlib import Path
 import pytest
 
 from tests.support.config import written
+from tests.support.ports import free_port
 from tests.support.processes import ROOT, Fake, Sidecar, sidecar
 from tests.support.wire import PATIENCE, ask, connect, read_reply
 
 REQUEST = b"GET /api/nfe/getbychaveSTD/1 HTTP/1.1\r\nHost: localhost\r\n\r\n"
-
-
-def free_port() -> int:
-    with socket.socket() as reserved:
-        reserved.bind(("127.0.0.1", 0))
-        port: int = reserved.getsockname()[1]
-        return port
 
 
 async def reloaded(proxy: Sidecar, event: str = "reloaded") -> dict[str, object]:

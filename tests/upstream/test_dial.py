@@ -26,6 +26,7 @@ from proxy.upstream import Dialler, Pool, trust
 from proxy.upstream.egress import egress_from
 from proxy.waiting import WaitingRoom
 from tests.support.origin import Limits, Visit, assert_free, client, read_all, releasing, upstream
+from tests.support.ports import free_port
 from tests.support.wire import PATIENCE
 
 if TYPE_CHECKING:
@@ -45,11 +46,6 @@ async def answer(visit: Visit) -> None:
 
 async def say_nothing(visit: Visit) -> None:
     await visit.gone.wait()
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as unused:
-        return int(unused.getsockname()[1])
 
 
 class Authority(NamedTuple):
