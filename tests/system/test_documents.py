@@ -20,7 +20,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import pytest
 import yaml
 
+from proxy.config import load
 from proxy.config.environment import CONFIG, VARIABLES
+from proxy.config.model import Config
 from tests.support.pages import anchors, as_pattern, blocks, links, name_of, steps, surroundings, tracked
 from tests.support.processes import ROOT
 from tests.support.wire import PATIENCE
@@ -99,6 +101,20 @@ def test_yaml_is_yaml(document: Path) -> None:
     for language, text in blocks(document):
         if language == "yaml":
             list(yaml.safe_load_all(text))
+
+
+def test_configurations_can_be_used(tmp_path: Path) -> None:
+    """Those that are whole: what has the sections of a configuration, and nothing else."""
+    used = set()
+    for document in DOCUMENTS:
+        for language, text in blocks(document):
+            content = yaml.safe_load(text) if language == "yaml" else None
+            if isinstance(content, dict) and content.keys() <= set(Config.__struct_fields__):
+                file = tmp_path / "config.yaml"
+                file.write_text(text)
+                load(str(file), {} if "accounts" in content else {"INVOISYS_USERNAME": "a", "INVOISYS_PASSWORD": "b"})
+                used.add(name_of(document))
+    assert used >= {"docs/access.md", "docs/configuration.md", "docs/tokens.md"}
 
 
 # --- Commands ------------------------------------------------------------------------------------------------------
