@@ -44,20 +44,22 @@ _LAST_PORT = 65535
 _DEMO_MAY_CHOOSE = ("INVOISYS_LISTEN", "INVOISYS_ADMIN", "INVOISYS_LOG_LEVEL", "INVOISYS_LOG_FORMAT")
 
 _BANNER = """\
-The sidecar is at http://{listen}, in front of a fake Invoisys. Try it:
+The sidecar is at {listen}, in front of a fake Invoisys. Issue a document, and query it by its access key:
 
-    curl http://{listen}/api/nfce/consultarsefazpornumeroserie
-    curl -d '{{"cnpj":"12345678000195","modelo":"55","serie":"1","numero":"1"}}' http://{listen}/api/nfe/envio
+    curl {listen}/api/nfe/envio -d '{{\
+"cnpj":"12345678000195","modelo":"55","serie":"1","numero":"1","codigoAleatorioNF":"12345678","dataEmissao":"2026-01-31"\
+}}'
+    curl {listen}/api/nfe/getbychaveSTD/35260112345678000195550010000000011123456782
 
 See what it does, live, in a browser:
 
-    http://{admin}/
+    {admin}/
 
-Have the token expire at the fake, call again, and see the replay there and in the log:
+Have the token expire at the fake, query again, and see the replay there and in the log:
 
-    curl -X POST {fake}/_fake/revoke
+    curl -X POST @fake@/_fake/revoke
 
-Probes are at http://{admin}/readyz. Ctrl-C ends it.
+Probes are at {admin}/readyz. Ctrl-C ends it.
 """
 
 
@@ -189,6 +191,7 @@ def _shape_of_log(config: Config) -> tuple[Literal["json", "text"], bool]:
 
 
 async def _serve(config: Config, access_log: AccessLog, read_again: Callable[[], Config], greeting: str = "") -> int:
+    """`greeting` may name the addresses as `{listen}` and `{admin}`."""
     from proxy.serve import serve
     from proxy.server import StartError
 
@@ -198,8 +201,8 @@ async def _serve(config: Config, access_log: AccessLog, read_again: Callable[[],
 
     def on_start(addresses: list[str]) -> None:
         spare_collector()
-        print(greeting, end="", flush=True)
         *listeners, admin = addresses
+        print(greeting.format(listen=listeners[0], admin=admin), end="", flush=True)
         log.info(
             "listening at %s, for probes at %s",
             ", ".join(listeners),
@@ -251,10 +254,8 @@ async def _serve_demo() -> int:
     fake = FakeInvoisys()
     url = await fake.start()
     config = load(None, _demo_settings(url, fake))
-    listen, admin = config.listeners[0].bind, config.admin.bind
-    banner = _BANNER.format(listen=listen, admin=admin, fake=url)
     try:
-        return await _serve(config, _set_up_log(config), lambda: config, banner)
+        return await _serve(config, _set_up_log(config), lambda: config, _BANNER.replace("@fake@", url))
     finally:
         await fake.stop()
 

@@ -241,14 +241,17 @@ async def test_the_demo_needs_nothing() -> None:
     try:
         said = demo.event("listening")
         (url,) = said["listeners"]
-        assert (await ask(url, "GET", "/api/nfe/getbychaveSTD/1")).status == 200
         banner = "".join(demo.lines)
+        (issue, document), (query, _) = re.findall(rf"curl {re.escape(url)}(\S+)(?: -d '(.+)')?", banner)
+        issued = (await ask(url, "POST", issue, document.encode())).json()
+        assert issued["dadosDoDocumento"]["codigoStatusSEFAZ"] == 100
+        assert (await ask(url, "GET", query)).json() == issued
         revoke = re.search(r"curl -X POST (\S+)(/_fake/revoke)", banner)
         assert revoke
         assert (await ask(revoke[1], "POST", revoke[2], b"")).status == 200
-        assert (await ask(url, "GET", "/api/nfce/consultarsefazpornumeroserie")).status == 302
+        assert (await ask(url, "GET", query)).status == 200
         told = (await ask(said["admin"], "GET", "/status")).json()
-        assert [request.get("replayed", False) for request in told["requests"]] == [True, False]
+        assert [request.get("replayed", False) for request in told["requests"]] == [True, False, False]
         assert (await ask(said["admin"], "GET", "/")).status == 200
     finally:
         assert demo.stop() == 0
