@@ -126,11 +126,16 @@ class CallerConnection(web.RequestHandler):
         """Take bytes from the caller, and see to it that a head which has begun comes to its end."""
         self._receive(data)
         if self._line or self._head_bytes:
-            if self._head_timer is None:
-                self._head_timer = self._loop.call_later(self._callers.patience.head, self._end_slow_head)
+            self._time_head()
         elif self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
+
+    def _time_head(self) -> None:
+        """Give a head that has begun its time; where its caller waits for an earlier answer, that has yet to begin."""
+        waiting = self._waiter is not None and not self._waiter.done()
+        if waiting and self._head_timer is None:
+            self._head_timer = self._loop.call_later(self._callers.patience.head, self._end_slow_head)
 
     def _receive(self, data: bytes) -> None:
         """Know where a request begins: where the one before has ended."""
@@ -160,14 +165,11 @@ class CallerConnection(web.RequestHandler):
                 self.force_close()
 
     def _end_slow_head(self) -> None:
-        """Answer a caller that sends its head drop by drop; one that waits for an earlier answer is not to blame."""
+        """Answer a caller that sends its head drop by drop."""
         self._head_timer = None
         if self.transport is None or self._force_close:
             return
         limit = self._callers.patience.head
-        if self._waiter is None:
-            self._head_timer = self._loop.call_later(limit, self._end_slow_head)
-            return
         why = SlowHead(f"the request line and header section were not complete {limit:g} s after their first byte")
         self._callers.door.cut_short.add(why)
         self._turn_away(why)
@@ -211,6 +213,8 @@ class CallerConnection(web.RequestHandler):
         """Return the next request; aiohttp's parser takes in a few more than one ahead."""
         if not self._messages:
             self._waiter = self._loop.create_future()
+            if self._line or self._head_bytes:
+                self._time_head()
             try:
                 await self._waiter
             finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
+import logging
 import os
 import shutil
 from typing import TYPE_CHECKING
@@ -51,6 +52,16 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
                 if os.environ.get("CI"):
                     pytest.fail(f"{program} is missing, and in CI nothing is left out")
                 pytest.skip(f"left out: {program} is not installed")
+
+
+@pytest.fixture(autouse=True)
+def _log_levels() -> Iterator[None]:
+    """Set the levels back that a sidecar in a test's own process has set."""
+    loggers = [logging.getLogger(), logging.getLogger("proxy")]
+    before = [logger.level for logger in loggers]
+    yield
+    for logger, level in zip(loggers, before, strict=True):
+        logger.setLevel(level)
 
 
 @pytest.fixture(scope="session")

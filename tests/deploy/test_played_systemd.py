@@ -45,7 +45,7 @@ def root(debian: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pat
     shutil.copy(ROOT / "requirements-image.lock", copy / "tmp")
     run("chroot", copy, "python3", "-m", "venv", "/opt/invoisys-proxy")
     pip = ("chroot", copy, "/opt/invoisys-proxy/bin/pip", "install", "--quiet")
-    run(*pip, "--only-binary", ":all:", "--no-deps", "--require-hashes", "--requirement", "/tmp/requirements-image.lock")
+    run(*pip, "--only-binary", ":all:", "--no-deps", "--require-hashes", "-r", "/tmp/requirements-image.lock")
     run(*pip, "--no-deps", f"/tmp/{wheel.name}")
     for unit in (ROOT / "deploy" / "systemd").iterdir():
         shutil.copy(unit, copy / "etc" / "systemd" / "system")

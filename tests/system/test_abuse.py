@@ -139,8 +139,9 @@ async def test_a_head_in_pieces_is_no_abuse(fake: Fake, tmp_path: Path) -> None:
 
 
 async def test_a_head_that_waits_for_an_earlier_answer_is_not_to_blame(fake: Fake, tmp_path: Path) -> None:
-    await fake.do("answers", mode="slow", delay=1, times=1)
-    with sidecar(fake.url, "-c", written(tmp_path, timeouts={"head": "200ms"})) as proxy:
+    """Its time begins when that answer has ended."""
+    await fake.do("answers", mode="slow", delay=1.5, times=1)
+    with sidecar(fake.url, "-c", written(tmp_path, timeouts={"head": "1s"})) as proxy:
         async with callers(1, proxy.url, HEAD + b"\r\n") as [(reader, writer)]:
             await fake.reached(requests=1)
             writer.write(HEAD)
