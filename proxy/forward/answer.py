@@ -162,6 +162,7 @@ class Answer:
         self._write(b"%b%b\r\n%b" % (head, self._connection_field(), body[: self.sent]))
 
     def _connection_field(self) -> bytes:
+        self.keep_alive = self.keep_alive and not self._caller.leaving
         if not self.keep_alive:
             return b"Connection: close\r\n"
         return b"Connection: keep-alive\r\n" if self._old else b""

@@ -215,7 +215,7 @@ class Forward:
         elif isinstance(error, MalformedRequest | TargetTooLong | HeadersTooLarge):
             self.meter.was_malformed(error.name)
         unread = not request.content.is_eof() or isinstance(error, MalformedRequest | BrokenUpload)
-        # Behind an offer to leave HTTP, aiohttp's parser does not say where the next request begins.
+        # What follows a request for another protocol may be no request.
         leaving = request.method == "CONNECT" or hdrs.UPGRADE in request.headers
         if self.closing or self.draining or unread or leaving:
             answer.close_after()
