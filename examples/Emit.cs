@@ -19,8 +19,8 @@ class Emit(string baseUrl)
     const int Attempts = 2;                                       // to send, before contingency
     const int Queries = 6; // shortened: an ERP asks for at least 5 minutes before it may send again
 
-    // Received, processed, in process, there already, not there: ask for the document.
-    static readonly int[] Undecided = [103, 104, 105, 204, 217];
+    // Of the batch alone, there already, not there: ask for the document.
+    static readonly int[] Undecided = [103, 104, 105, 106, 204, 217];
 
     // Where the listener wants one.
     static readonly string? CallerToken = Environment.GetEnvironmentVariable("CALLER_TOKEN");

@@ -31,8 +31,8 @@ public class Emit {
     static final int ATTEMPTS = 2;
     /** Shortened: an ERP asks for at least 5 minutes before it may send again. */
     static final int QUERIES = 6;
-    /** Received, processed, in process, there already, not there: ask for the document. */
-    static final Set<Integer> UNDECIDED = Set.of(103, 104, 105, 204, 217);
+    /** Of the batch alone, there already, not there: ask for the document. */
+    static final Set<Integer> UNDECIDED = Set.of(103, 104, 105, 106, 204, 217);
 
     static final Pattern VERDICT = Pattern.compile("\"codigoStatusSEFAZ\"\\s*:\\s*\"?([0-9]{1,9})");
 

@@ -14,8 +14,8 @@ const
   Attempts = 2;     // to send, before contingency
   Queries = 6;      // shortened: an ERP asks for at least 5 minutes before it may send again
   NoVerdict = 0;
-  // Received, processed, in process, there already, not there: ask for the document.
-  Undecided: array [0 .. 4] of Integer = (103, 104, 105, 204, 217);
+  // Of the batch alone, there already, not there: ask for the document.
+  Undecided: array [0 .. 5] of Integer = (103, 104, 105, 106, 204, 217);
 
 type
   TOutcome = (NotSent, Unknown, Answered);

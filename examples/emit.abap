@@ -140,8 +140,8 @@ CLASS lcl_emit IMPLEMENTATION.
       RETURN.
     ENDIF.
     CASE answer-verdict.
-      WHEN 103 OR 104 OR 105 OR 204 OR 217.
-        " Received, processed, in process, there already, not there: ask for the document.
+      WHEN 103 OR 104 OR 105 OR 106 OR 204 OR 217.
+        " Of the batch alone, there already, not there: ask for the document.
       WHEN 0.
         IF answer-status BETWEEN 400 AND 499 AND answer-status <> 429.
           answer-outcome = 'answered'.

@@ -9,7 +9,7 @@ const CALLER_TOKEN = process.env.CALLER_TOKEN // where the listener wants one
 const ATTEMPTS = 2 // to send, before contingency
 const QUERIES = 6 // shortened: an ERP asks for at least 5 minutes before it may send again
 const AUTHORIZED = [100, 150]
-const UNDECIDED = [103, 104, 105, 204, 217] // received, processed, in process, there already, not there: ask for it
+const UNDECIDED = [103, 104, 105, 106, 204, 217] // of the batch alone, there already, not there: ask for the document
 
 function accessKey (uf, month, cnpj, model, series, number, code) {
   const body = uf + month + cnpj.padStart(14, '0') + model + String(series).padStart(3, '0') +

@@ -6,7 +6,7 @@ declare(strict_types=1);
 const ATTEMPTS = 2; // to send, before contingency
 const QUERIES = 6;  // shortened: an ERP asks for at least 5 minutes before it may send again
 const AUTHORIZED = [100, 150];
-const UNDECIDED = [103, 104, 105, 204, 217]; // received, processed, in process, there already, not there: ask for it
+const UNDECIDED = [103, 104, 105, 106, 204, 217]; // of the batch alone, there already, not there: ask for the document
 
 $timeout = (float) (getenv('TIMEOUT') ?: 240); // seconds; longer than the sidecar's own, or its answer is lost
 $pause = (float) (getenv('PAUSE') ?: 5);       // seconds between two queries

@@ -21,7 +21,7 @@ CALLER_TOKEN = os.environ.get("CALLER_TOKEN")  # where the listener wants one
 ATTEMPTS = 2  # to send, before contingency
 QUERIES = 6  # shortened: an ERP asks for at least 5 minutes before it may send again
 AUTHORIZED = (100, 150)
-UNDECIDED = (103, 104, 105, 204, 217)  # received, processed, in process, there already, not there: ask for the document
+UNDECIDED = (103, 104, 105, 106, 204, 217)  # of the batch alone, there already, not there: ask for the document
 
 
 class Answer(NamedTuple):

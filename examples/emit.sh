@@ -9,7 +9,7 @@ timeout=${TIMEOUT:-240}   # seconds; longer than the sidecar's own, or its answe
 pause=${PAUSE:-5}         # seconds between two queries
 attempts=2                # to send, before contingency
 queries=6                 # shortened: an ERP asks for at least 5 minutes before it may send again
-undecided=' 103 104 105 204 217 ' # received, processed, in process, there already, not there: ask for the document
+undecided=' 103 104 105 106 204 217 ' # of the batch alone, there already, not there: ask for the document
 work=$(mktemp -d)
 trap 'rm -r "$work"' EXIT
 

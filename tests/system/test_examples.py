@@ -67,6 +67,7 @@ SCENES = {
     "a verdict that is none": Scene(ISSUED, 1, {"mode": "verdict", "code": 0, "issue": "true", "times": 1}),
     "the batch is received": Scene(ISSUED, 1, {"mode": "verdict", "code": 103, "issue": "true", "times": 1}),
     "the batch is processed": Scene(ISSUED, 1, {"mode": "verdict", "code": 104, "issue": "true", "times": 1}),
+    "the batch is not found": Scene(ISSUED, 1, {"mode": "verdict", "code": 106, "issue": "true", "times": 1}),
     "SEFAZ takes its time": Scene(ISSUED, 3, {"mode": "verdict", "code": 105, "issue": "true", "times": 3}),
     "SEFAZ takes too long": Scene(PENDING, 6, {"mode": "verdict", "code": 105, "issue": "true"}),
     "it was there already": Scene(
@@ -340,7 +341,7 @@ def test_every_example_goes_by_the_same_rules(name: str) -> None:
         assert part.lower() in text.lower(), part
     for part in ("240", "429", "contingency", "pending", "codigoAleatorioNF", "01234567890123456", "5 minutes"):
         assert part in text, part
-    for code in ("103", "104", "105", "204", "217"):
+    for code in ("103", "104", "105", "106", "204", "217"):
         assert re.search(rf"\b{code}\b", text), code
 
 
