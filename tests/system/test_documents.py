@@ -117,6 +117,20 @@ def test_configurations_can_be_used(tmp_path: Path) -> None:
     assert used >= {"docs/access.md", "docs/configuration.md", "docs/tokens.md"}
 
 
+@everywhere
+def test_no_code_is_shown_that_sefaz_rejects(document: Path) -> None:
+    """Rejection 897: one digit repeated, or counting up."""
+    for code in re.findall(r'"codigoAleatorioNF":"([0-9]+)"', document.read_text()):
+        assert len(code) == 8
+        assert len(set(code)) > 1
+        assert code not in "01234567890123456"
+
+
+def test_how_long_to_ask_before_sending_again_is_told_alike() -> None:
+    for name in ("docs/erp-guide.md", "docs/guia-erp.pt-BR.md", "docs/outcome.md", "examples/README.md"):
+        assert re.search(r"\b5\s+minut", (ROOT / name).read_text()), name
+
+
 # --- Commands ------------------------------------------------------------------------------------------------------
 
 
