@@ -22,6 +22,9 @@ _LARGEST_HEAD = 2 * MAX_HEAD
 _LONGEST_CHUNK_LINE = 4096
 """Bytes of a chunk's size and extensions, or of a trailer's field."""
 
+_OTHER_PROTOCOLS = (b"RTSP/", b" ICE/")
+"""What llhttp takes in the place of HTTP at the end of a request line."""
+
 _REQUEST_LINE = re.compile(rb"[A-Z]+ [^ ]+ HTTP/1\.[01]\r")
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;|\r\n)")
 _LINE_BREAK = len(b"\r\n")
@@ -139,6 +142,8 @@ class Intake:
         if end < 0:
             return bool(data) and not (data[:1].isupper() and len(data) <= LONGEST_LINE)
         line = data[:end]
+        if line[-9:-4] in _OTHER_PROTOCOLS:
+            raise MalformedRequest("the protocol is not HTTP")
         if not line.isascii() and _REQUEST_LINE.fullmatch(line):
             self._waiting = ascii_line(line) + data[end:]
         return True

@@ -191,7 +191,7 @@ class Forward:
             if renewed is not None:
                 call.line.replayed = True
                 await call.send(renewed)
-        except (LoginError, Overloaded, CannotConnect):
+        except (LoginError, Overloaded, CannotConnect, Draining):
             call.line.replayed = False  # nothing more was sent
         else:
             permitted = call.line.replayed and call.exchange.response.status != _UNAUTHORIZED
@@ -241,4 +241,6 @@ def _given_up(line: RequestLine) -> ProxyError:
     """Say what is known of a request that the sidecar gives up."""
     if line.outcome is Outcome.UNKNOWN:
         return ConnectionLost("the sidecar gave the request up before the answer was whole")
+    if line.outcome is Outcome.ANSWERED:  # by a 401: it waited to be sent once more
+        return Draining("Invoisys took its token no more, and the sidecar gave it up unprocessed", retry_after=1)
     return Draining("the sidecar gave the request up before it was sent", retry_after=1)
