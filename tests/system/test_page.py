@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-from collections import Counter
+import re
+import signal
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import pytest
 
 from tests.support.browser import Tab, browser
 from tests.support.config import written
+from tests.support.page import LIVE, PICTURES, ROWS, SHOWN, is_clean, text
 from tests.support.processes import ROOT, Fake, Process, Sidecar, environment, sidecar
 
 if TYPE_CHECKING:
@@ -18,28 +21,12 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.needs("chromium")
 
-PICTURES = ROOT / "tests" / "pictures"
 AXE = ROOT / "tests" / "axe" / "node_modules" / "axe-core" / "axe.min.js"
-
-LIVE = "!document.getElementById('live').hidden"
-ROWS = "document.getElementById('rows').rows"
-SHOWN = f"[...{ROWS}].filter((row) => !row.hidden)"
 
 
 @pytest.fixture
 def profile(tmp_path: Path) -> Path:
     return tmp_path / "profile"
-
-
-def is_clean(tab: Tab, proxy: Sidecar) -> None:
-    """Show that the page has complained of nothing, and has asked nobody but its own sidecar."""
-    assert tab.complaints == []
-    hosts = Counter(url.removeprefix(proxy.admin)[:1] for url in tab.requests if not url.startswith("about:"))
-    assert set(hosts) == {"/"}, tab.requests
-
-
-async def text(tab: Tab, element: str) -> str:
-    return str(await tab.run(f"document.getElementById({json.dumps(element)}).innerText"))
 
 
 async def test_it_shows_the_state_and_each_request_as_it_comes(fake: Fake, proxy: Sidecar, profile: Path) -> None:
@@ -270,7 +257,7 @@ async def test_axe_finds_nothing(fake: Fake, tmp_path: Path, scheme: str) -> Non
     if not AXE.exists():
         if os.environ.get("CI"):
             pytest.fail("axe-core is missing, and in CI nothing is left out")
-        pytest.skip("left out: axe-core is not there; `npm ci --prefix tests/axe --ignore-scripts` fetches it")
+        pytest.skip("left out: axe-core is not there; `make axe` fetches it where there is npm")
     config = written(tmp_path, admin={"bind": "127.0.0.1:0", "inspect_bodies": True})
     with sidecar(fake.url, "-c", config, ADMIN="") as proxy:
         await fake.reached(logins_granted=1)
