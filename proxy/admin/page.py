@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from proxy.admin.drawing import latency, legend, rate, timeline
+from proxy.admin.drawing import latency, rate, timeline, when
 from proxy.admin.html import Html, joined, tag
-from proxy.admin.rows import COLUMNS, Filter, description, details, failure_in_words, row, when
+from proxy.admin.rows import COLUMNS, Filter, description, details, failure_in_words, row
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -112,10 +112,8 @@ def _table(label: str, columns: Iterable[str], body: Iterable[object], **attribu
 def _state(status: Status, words: Words) -> Html:
     reasons = tag("ul", *(tag("li", reason, lang="en") for reason in status.reasons)) if status.reasons else ""
     name = status.readiness
-    return joined([
-        tag("p", tag("strong", words[name], class_=f"readiness {name}"), " ", words[f"{name}.means"]),
-        reasons,
-    ])  # fmt: skip
+    means = tag("p", tag("strong", words[name], class_="readiness"), " ", words[f"{name}.means"])
+    return tag("div", means, reasons, class_=f"banner {name}")
 
 
 def _facts(status: Status, words: Words) -> Html:
@@ -146,13 +144,7 @@ def _token(token: Token, status: Status, words: Words) -> Html:
     title = words["token-of"].format(account=token.account, api=token.api)
     unasked = token.state == "none" and not token.logins and token.login_state == "idle"
     login = "in-flight.login" if token.login_state == "in-flight" else token.login_state
-    facts: dict[str, object] = {
-        words["got"]: when(token.obtained_at),
-        words["refresh-due"]: when(token.refresh_at),
-        words["expires"]: when(token.expires_at),
-        words["generation"]: token.generation,
-        words["rejections"]: token.rejections,
-    }
+    facts: dict[str, object] = {words["generation"]: token.generation, words["rejections"]: token.rejections}
     says = words["unasked"] if unasked else words[login].format(seconds=f"{token.retry_in_s:.0f}")
     return tag(
         "article",
@@ -160,7 +152,7 @@ def _token(token: Token, status: Status, words: Words) -> Html:
         tag("p", tag("strong", words[token.state], class_=f"token {token.state}"), " · ", says),
         "" if token.failure is None else tag("p", failure_in_words(token.failure, words), class_="failure"),
         timeline(token, status.now, words),
-        description({name: value for name, value in facts.items() if value != ""}),
+        description(facts),
         _logins(token.logins[:_LOGINS], f"{words['last-logins']}: {title}", words),
     )
 
@@ -185,13 +177,8 @@ def _logins(logins: Sequence[Login], label: str, words: Words) -> Html:
 
 def _traffic(status: Status, words: Words) -> Html:
     return joined([
-        tag("figure", tag("figcaption", words["rate"]), rate(status.traffic, words), legend(["failed"], words)),
-        tag(
-            "figure",
-            tag("figcaption", words["latency"]),
-            latency(status.traffic, words),
-            legend(["p50", "p90", "p99"], words),
-        ),
+        tag("figure", tag("figcaption", words["rate"]), rate(status.traffic, words)),
+        tag("figure", tag("figcaption", words["latency"]), latency(status.traffic, words)),
     ])  # fmt: skip
 
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING, NamedTuple
 
-from proxy.admin.drawing import clock, split
+from proxy.admin.drawing import split, when
 from proxy.admin.html import Html, joined, tag
 from proxy.admin.masking import shown
 from proxy.observe import PIECE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from datetime import datetime
 
     from proxy.admin.status import Details, Failure, Request
     from proxy.admin.texts import Words
@@ -45,11 +44,6 @@ def searched(request: Request) -> str:
     if failure is not None:
         parts += [failure.error, failure.detail or ""]
     return " ".join(parts).lower()
-
-
-def when(moment: datetime | None) -> Html:
-    """Return a moment, which the script puts into the reader's own time zone."""
-    return Html() if moment is None else tag("time", clock(moment), " UTC", datetime=moment.isoformat())
 
 
 def failure_in_words(failure: Failure, words: Words) -> Html:

@@ -124,6 +124,11 @@ class Tab:
         """Have the page drawn `light` or `dark`."""
         await self.do("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
 
+    async def resize(self, width: int, height: int) -> None:
+        """Give the page a window of that size."""
+        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+        await self.do("Emulation.setDeviceMetricsOverride", **size)
+
     async def speak(self, languages: str) -> None:
         """Ask for pages in these languages."""
         await self.do("Network.setExtraHTTPHeaders", headers={"Accept-Language": languages})

@@ -38,6 +38,8 @@ async def test_it_shows_the_state_and_each_request_as_it_comes(fake: Fake, proxy
         assert "Ready" in await text(tab, "state")
         assert "Account default, API 2.0" in await text(tab, "tokens")
         assert "Valid" in await text(tab, "tokens")
+        said = await text(tab, "tokens")
+        assert [mark for mark in ("Got", "Now", "Refresh due", "Expires") if mark not in said] == []
         assert fake.url in await text(tab, "pool")
         assert await tab.run(f"{ROWS}.length") == 1
         await fake.do("revoke")
@@ -53,6 +55,9 @@ async def test_it_shows_the_state_and_each_request_as_it_comes(fake: Fake, proxy
         await tab.picture(PICTURES / "page-light.png")
         await tab.prefer("dark")
         await tab.picture(PICTURES / "page-dark.png")
+        await tab.resize(360, 800)
+        assert await tab.run("document.documentElement.scrollWidth") <= 360  # nothing has to be scrolled to the side
+        await tab.picture(PICTURES / "page-narrow.png")
         is_clean(tab, proxy)
 
 
@@ -270,6 +275,8 @@ async def test_axe_finds_nothing(fake: Fake, tmp_path: Path, scheme: str) -> Non
             await tab.prefer(scheme)
             await tab.open(proxy.admin + "/")
             await tab.until(f"{LIVE} && {ROWS}.length === 3")
+            assert await faults(tab) == []
+            await tab.resize(360, 800)
             assert await faults(tab) == []
             link = await tab.run("[...document.querySelectorAll('#rows a')].at(-1).href")
             await tab.run("[...document.querySelectorAll('#rows a')].at(-1).click()")
