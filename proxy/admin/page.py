@@ -201,7 +201,7 @@ def _pool(connections: Sequence[Connections], words: Words) -> Html:
 
 
 def _filter(status: Status, words: Words, chosen: Filter) -> Html:
-    shown = sum(map(chosen.lets_pass, status.requests))
+    shown = sum(chosen.lets_pass(request, words) for request in status.requests)
     return tag(
         "form",
         tag("label", words["filter.text"], for_="q"),

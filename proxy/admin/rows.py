@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import unicodedata
 from typing import TYPE_CHECKING, NamedTuple
 
 from proxy.admin.drawing import split, when
@@ -27,23 +28,41 @@ class Filter(NamedTuple):
     text: str = ""
     failed: bool = False
 
-    def lets_pass(self, request: Request) -> bool:
+    def lets_pass(self, request: Request, words: Words) -> bool:
         """Tell whether a request is shown."""
-        return self.text.lower() in searched(request) and (request.failed or not self.failed)
+        return _folded(self.text) in searched(request, words) and (request.failed or not self.failed)
 
 
 ALL = Filter()
 
+_SENT_TWICE = ("replayed", "resent")
 
-def searched(request: Request) -> str:
-    """Return what the filter looks at."""
+
+def searched(request: Request, words: Words) -> str:
+    """Return what the filter looks at: what the row says, and what the log and `/status` call it."""
     failure = request.failure
-    parts = [request.method, request.path, str(request.status), request.outcome or "", request.request_id]
-    if request.replayed:
-        parts.append("replayed")
+    parts = [request.method, request.path, str(request.status), request.request_id, request.outcome or ""]
+    parts += [_outcome(request, words), *_badges(request, words)]
+    parts += [name for name in _SENT_TWICE if getattr(request, name)]
     if failure is not None:
         parts += [failure.error, failure.detail or ""]
-    return " ".join(parts).lower()
+    return _folded(" ".join(parts))
+
+
+def _folded(text: str) -> str:
+    """Return a text without case and accents, which not everybody types; page.js does the same."""
+    return "".join(each for each in unicodedata.normalize("NFD", text) if not unicodedata.combining(each)).lower()
+
+
+def _outcome(request: Request, words: Words) -> str:
+    return words[f"outcome.{request.outcome}"] if request.outcome else ""
+
+
+def _badges(request: Request, words: Words) -> list[str]:
+    badges = [words[name] for name in _SENT_TWICE if getattr(request, name)]
+    if request.failure is not None and request.failure.error == "caller-gone":
+        badges.append(words["caller-left"])
+    return badges
 
 
 def failure_in_words(failure: Failure, words: Words) -> Html:
@@ -57,10 +76,6 @@ def failure_in_words(failure: Failure, words: Words) -> Html:
 
 def row(request: Request, words: Words, chosen: Filter = ALL) -> Html:
     """Return a request as a row of the table."""
-    badges = [words[name] for name in ("replayed", "resent") if getattr(request, name)]
-    if request.failure is not None and request.failure.error == "caller-gone":
-        badges.append(words["caller-left"])
-    outcome = words[f"outcome.{request.outcome}"] if request.outcome else ""
     took = f"{request.duration_ms:.1f} ms"
     label = f"{words['details']}: {words['details-of'].format(request=request.request_id)}"
     return tag(
@@ -72,8 +87,7 @@ def row(request: Request, words: Words, chosen: Filter = ALL) -> Html:
         tag("td", tag("span", took, class_="took"), split(request), parts_of(request, words)),
         tag(
             "td",
-            tag("span", outcome, class_=f"outcome {request.outcome}"),
-            *(tag("span", badge, class_="badge") for badge in badges),
+            _known(request, words),
             "" if request.failure is None else failure_in_words(request.failure, words),
         ),
         tag(
@@ -81,10 +95,16 @@ def row(request: Request, words: Words, chosen: Filter = ALL) -> Html:
             tag("a", words["details"], href=f"/requests/{request.request_id}", aria_label=label),
         ),
         data_number=request.number,
-        data_text=searched(request),
+        data_text=searched(request, words),
         data_failed="yes" if request.failed else "no",
-        hidden=not chosen.lets_pass(request),
+        hidden=not chosen.lets_pass(request, words),
     )
+
+
+def _known(request: Request, words: Words) -> Html:
+    """Say what is known of upstream having seen a request."""
+    outcome = tag("span", _outcome(request, words), class_=f"outcome {request.outcome}")
+    return joined([outcome, *(tag("span", badge, class_="badge") for badge in _badges(request, words))])
 
 
 def parts_of(request: Request, words: Words) -> Html:

@@ -116,6 +116,35 @@ async def test_it_filters_and_goes_on_to_filter_what_comes(fake: Fake, proxy: Si
         is_clean(tab, proxy)
 
 
+@pytest.mark.parametrize(
+    ("language", "words"),
+    [
+        ("en", {"Answered": 1, "not sent": 1, "REPLAYED": 1, "answered replayed": 1, "login": 0}),
+        ("pt-BR", {"Respondida": 1, "não enviada": 1, "nao enviada": 1, "REPETIDA": 1, "not-sent": 1, "replayed": 1}),
+    ],
+)
+async def test_it_finds_the_words_that_it_shows(
+    fake: Fake, proxy: Sidecar, profile: Path, language: str, words: dict[str, int]
+) -> None:
+    await fake.reached(logins_granted=1)
+    await fake.do("revoke")
+    await proxy.issue(1)
+    await proxy.ask("GET", "/nowhere/else")
+    async with browser(profile) as tab:
+        await tab.speak(language)
+        await tab.open(proxy.admin + "/")
+        await tab.until(LIVE)
+        await tab.run("document.getElementById('q').focus()")
+        for said, rows in words.items():
+            await tab.run("document.getElementById('q').value = ''")
+            await tab.write(said)
+            assert await tab.run(f"{SHOWN}.length") == rows, said
+        await tab.do("Emulation.setScriptExecutionDisabled", value=True)
+        for said, rows in words.items():
+            await tab.open(f"{proxy.admin}/?q={quote(said)}")
+            assert await tab.run(f"{SHOWN}.length") == rows, said
+
+
 async def test_everything_can_be_done_with_the_keyboard(fake: Fake, proxy: Sidecar, profile: Path) -> None:
     await fake.reached(logins_granted=1)
     await proxy.ask("GET", "/api/x?secret=1", headers={"X-Own": "a", "User-Agent": "an-erp/1.0"})

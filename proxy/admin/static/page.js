@@ -11,6 +11,9 @@ const localise = (root) => {
   for (const each of root.querySelectorAll("time[datetime]")) each.textContent = local.format(new Date(each.dateTime));
 };
 
+/** Returns a text without case and accents, as the sidecar does with what is searched. */
+const folded = (text) => text.normalize("NFD").replace(/\p{M}/gu, "").toLowerCase();
+
 const fragment = (html) => {
   const template = document.createElement("template");
   template.innerHTML = html;
@@ -21,7 +24,7 @@ const fragment = (html) => {
 // --- The filter -------------------------------------------------------------------------------------------------------
 
 const filter = () => {
-  const text = byId("q").value.toLowerCase(), failed = byId("failed").checked;
+  const text = folded(byId("q").value), failed = byId("failed").checked;
   let shown = 0;
   for (const row of byId("rows").rows) {
     row.hidden = !row.dataset.text.includes(text) || (failed && row.dataset.failed !== "yes");
