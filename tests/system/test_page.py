@@ -145,6 +145,26 @@ async def test_it_finds_the_words_that_it_shows(
             assert await tab.run(f"{SHOWN}.length") == rows, said
 
 
+async def test_what_is_selected_stays_selected(fake: Fake, proxy: Sidecar, profile: Path) -> None:
+    await fake.reached(logins_granted=1)
+    async with browser(profile) as tab:
+        await tab.open(proxy.admin + "/")
+        await tab.until(LIVE)
+        await tab.run("window.seen = 0; new EventSource('/events').onmessage = () => { seen += 1; }; 0")
+        for part, news in (("article", False), ("article h3", True)):
+            await tab.run(f"getSelection().selectAllChildren(document.querySelector('#tokens {part}'))")
+            selected = await tab.run("getSelection().toString()")
+            assert "Account default, API 2.0" in selected
+            if news:
+                await fake.do("revoke")
+                await proxy.issue(1)
+                await tab.until("document.getElementById('tokens').innerText.includes('Invoisys rejected the token')")
+            else:
+                await tab.until("window.seen > 3")
+            assert await tab.run("getSelection().toString()") == selected
+        is_clean(tab, proxy)
+
+
 async def test_everything_can_be_done_with_the_keyboard(fake: Fake, proxy: Sidecar, profile: Path) -> None:
     await fake.reached(logins_granted=1)
     await proxy.ask("GET", "/api/x?secret=1", headers={"X-Own": "a", "User-Agent": "an-erp/1.0"})

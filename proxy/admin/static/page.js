@@ -36,19 +36,31 @@ const filter = () => {
 
 // --- The news ---------------------------------------------------------------------------------------------------------
 
+/** Makes an element's content that of another, and leaves alone what is the same: it may be selected, or have the focus. */
+const renew = (old, fresh) => {
+  const there = [...old.childNodes], wanted = [...fresh.childNodes];
+  for (const [index, node] of wanted.entries()) {
+    const before = there[index];
+    if (!before) old.append(node);
+    else if (before.isEqualNode(node)) continue;
+    else if (before.nodeName !== node.nodeName) before.replaceWith(node);
+    else if (node.nodeType === Node.TEXT_NODE) before.data = node.data;
+    else {
+      for (const {name} of [...before.attributes]) if (!node.hasAttribute(name)) before.removeAttribute(name);
+      for (const {name, value} of node.attributes) before.setAttribute(name, value);
+      renew(before, node);
+    }
+  }
+  for (const node of there.slice(wanted.length)) node.remove();
+};
+
 const show = (news) => {
   const rows = byId("rows");
   if (news.run !== main.dataset.run) {
     main.dataset.run = news.run;
     rows.replaceChildren();
   }
-  for (const [id, html] of Object.entries(news.sections)) {
-    const within = byId(id), kept = [...within.querySelectorAll(".scroll")].map((each) => each.scrollLeft);
-    const at = [...within.querySelectorAll(".scroll")].indexOf(document.activeElement);
-    within.replaceChildren(fragment(html));
-    within.querySelectorAll(".scroll").forEach((each, index) => { each.scrollLeft = kept[index] ?? 0; });
-    if (at >= 0) within.querySelectorAll(".scroll")[at]?.focus({preventScroll: true});
-  }
+  for (const [id, html] of Object.entries(news.sections)) renew(byId(id), fragment(html));
   const known = Number(rows.rows[0]?.dataset.number ?? 0);
   for (const html of [...news.rows].reverse()) {
     const row = fragment(html).firstElementChild;
