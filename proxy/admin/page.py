@@ -24,7 +24,7 @@ def page(status: Status, words: Words, chosen: Filter) -> str:
     live = sections(status, words)
     main = tag(
         "main",
-        tag("p", words["cut-off"], id="cut-off", role="alert", hidden=True),
+        tag("p", id="cut-off", role="alert", hidden=True, data_text=words["cut-off"]),
         tag("noscript", tag("p", words["no-script"])),
         _section("state-title", words["state"], _live("state", live, role="status"), _live("facts", live)),
         _section("tokens-title", words["tokens"], _refresh(words), _live("tokens", live)),

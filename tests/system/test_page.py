@@ -222,6 +222,31 @@ async def test_it_says_that_it_is_cut_off_and_goes_on_after_a_restart(fake: Fake
             assert all(url.startswith((proxy.admin, "about:")) for url in tab.requests)
 
 
+async def test_it_says_that_it_is_cut_off_while_the_sidecar_hangs(fake: Fake, proxy: Sidecar, profile: Path) -> None:
+    """Slow on purpose: the page gives a sidecar five seconds, each time."""
+    await fake.reached(logins_granted=1)
+    async with browser(profile) as tab:
+        await tab.open(proxy.admin + "/")
+        await tab.until(LIVE)
+        await tab.run("window.seen = 0; new EventSource('/events').onmessage = () => { seen += 1; }; 0")
+        await tab.until("window.seen > 6")
+        assert sum("/events?run=" in url for url in tab.requests) == 1  # what is heard in time is not given up
+        proxy.process.signal(signal.SIGSTOP)
+        try:
+            await tab.until("!document.getElementById('cut-off').hidden && document.getElementById('live').hidden")
+            assert re.search(r"what it knew at \S+, \S+ [AP]M, and", await text(tab, "cut-off"))
+            grey = "getComputedStyle(document.querySelector('dt')).color"
+            assert await tab.run(f"getComputedStyle(document.querySelector('.readiness')).color === {grey}")
+            await tab.picture(PICTURES / "page-cut-off.png")
+            await tab.asked("/events?run=", 3)  # nor is one waited for that has never told anything
+        finally:
+            proxy.process.signal(signal.SIGCONT)
+        await tab.until(f"{LIVE} && document.getElementById('cut-off').hidden")
+        assert (await proxy.issue(1)).status == 200
+        await tab.until(f"{ROWS}.length === 1")
+        is_clean(tab, proxy)
+
+
 async def test_it_speaks_portuguese_where_the_browser_does(fake: Fake, proxy: Sidecar, profile: Path) -> None:
     await fake.reached(logins_granted=1)
     async with browser(profile) as tab:

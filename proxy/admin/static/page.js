@@ -2,6 +2,7 @@
 "use strict";
 
 const LAST = 200;
+const SILENCE = 5000; // milliseconds; something is told every second
 const byId = (id) => document.getElementById(id);
 const main = byId("main");
 const local = new Intl.DateTimeFormat(document.documentElement.lang, {dateStyle: "short", timeStyle: "medium"});
@@ -72,24 +73,40 @@ const show = (news) => {
   filter();
 };
 
+let heard = new Date();
+
 const setLive = (live) => {
+  if (!live && byId("cut-off").hidden) {
+    byId("cut-off").textContent = byId("cut-off").dataset.text.replace("{time}", local.format(heard));
+  }
   byId("live").hidden = !live;
   byId("cut-off").hidden = live;
+  main.classList.toggle("old", !live);
 };
 
-/** Listens, and listens again after a second when that ends, from the last request that is known. */
+/** Listens, and listens again when that ends or nothing is heard any more, from the last request that is known. */
 const listen = () => {
   const query = new URLSearchParams({run: main.dataset.run, last: main.dataset.last});
   const events = new EventSource("/events?" + query);
+  let patience;
+  const giveUp = () => {
+    clearTimeout(patience);
+    events.close();
+    setLive(false);
+    setTimeout(listen, 1000);
+  };
+  const wait = () => {
+    clearTimeout(patience);
+    patience = setTimeout(giveUp, SILENCE);
+  };
   events.onmessage = (event) => {
+    wait();
+    heard = new Date();
     setLive(true);
     show(JSON.parse(event.data));
   };
-  events.onerror = () => {
-    setLive(false);
-    events.close();
-    setTimeout(listen, 1000);
-  };
+  events.onerror = giveUp;
+  wait();
 };
 
 // --- What a person does -----------------------------------------------------------------------------------------------
