@@ -31,7 +31,13 @@ def page(status: Status, words: Words, chosen: Filter) -> str:
         _section("traffic-title", words["traffic"], _live("traffic", live)),
         _section("pool-title", words["pool"], _live("pool", live)),
         _section("requests-title", words["requests"], _filter(status, words, chosen), _requests(status, words, chosen)),
-        tag("dialog", id="dialog", aria_label=words["details"], data_close=words["close"]),
+        tag(
+            "dialog",
+            id="dialog",
+            aria_label=words["details"],
+            data_close=words["close"],
+            data_failed=words["not-loaded"],
+        ),
         id="main",
         data_run=status.run,
         data_last=status.requests[0].number if status.requests else 0,
@@ -45,9 +51,9 @@ def details_page(found: Sequence[Details], request_id: str, words: Words) -> str
     content = (details(each, words) for each in found)
     main = tag(
         "main",
+        tag("p", tag("a", words["back"], href="/"), class_="back"),
         tag("h1", title),
         *(content if found else [tag("p", words["gone"])]),
-        tag("p", tag("a", words["back"], href="/", class_="back")),
         id="main",
     )
     return _document(title, main, words)

@@ -136,27 +136,30 @@ const readyToCopy = (root) => {
   };
 };
 
+/** Fetches what a request's own page shows; nothing where that page does not come. */
+const detailsAt = async (url) => {
+  try {
+    const answer = await fetch(url, {signal: AbortSignal.timeout(SILENCE)});
+    const content = new DOMParser().parseFromString(await answer.text(), "text/html").getElementById("main");
+    content.querySelector(".back").remove();
+    localise(content);
+    return content.childNodes;
+  } catch {
+    return null;
+  }
+};
+
 /** Opens a request over the page; without this, its link leads to a page of its own. */
 const open = async (event) => {
   const link = event.target.closest("a");
   if (!link || event.ctrlKey || event.metaKey || event.shiftKey) return;
   event.preventDefault();
-  const dialog = byId("dialog");
-  let page;
-  try {
-    page = new DOMParser().parseFromString(await (await fetch(link.href)).text(), "text/html");
-  } catch {
-    return setLive(false);
-  }
-  const content = page.getElementById("main");
-  const back = content.querySelector(".back"), close = document.createElement("button");
+  const dialog = byId("dialog"), close = document.createElement("button");
   close.textContent = dialog.dataset.close;
   close.onclick = () => dialog.close();
-  back.replaceWith(close);
-  localise(content);
-  dialog.replaceChildren(...content.childNodes);
+  dialog.replaceChildren(close, ...await detailsAt(link.href) ?? [dialog.dataset.failed]);
   readyToCopy(dialog);
-  dialog.showModal();
+  if (!dialog.open) dialog.showModal();
 };
 
 localise(document);
