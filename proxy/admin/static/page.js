@@ -37,7 +37,7 @@ const filter = () => {
 
 // --- The news ---------------------------------------------------------------------------------------------------------
 
-/** Makes an element's content that of another, and leaves alone what is the same: it may be selected, or have the focus. */
+/** Makes an element's content that of another. What is the same is left alone: it may be selected, or have the focus. */
 const renew = (old, fresh) => {
   const there = [...old.childNodes], wanted = [...fresh.childNodes];
   for (const [index, node] of wanted.entries()) {
