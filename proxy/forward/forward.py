@@ -128,7 +128,7 @@ class Forward:
             self._access_log.write(line)
             self.traffic.end()
             self.meter.ended(line)
-            self._history.ended(line, request.fields, answer.inspected)
+            self._history.ended(line, request.fields, answer.inspected, answer.head)
             if trace is not None:
                 trace.end()
         return answer
@@ -144,7 +144,7 @@ class Forward:
         trail = self._trail.lines(request.caller.address, request.host) if self._trail is not None else b""
         with await self._holder.read(request) as body, Call(request, api, body, line, trail, trace) as call:
             if self._history.inspecting:
-                answer.inspected = Inspected(request.target.text, body.held)
+                answer.inspected = Inspected(request.target.wire, body.held)
             try:
                 await call.send(await _token(call))
                 if call.exchange.response.status == _UNAUTHORIZED:
