@@ -140,8 +140,9 @@ class CallerConnection(web.RequestHandler):
             self._break(fault, fault.name)
         if intake.has_trailers:
             self.leaving = True
-        self._time_head(begun=intake.in_head)
-        if intake.waiting > _MOST_WAITING and not self._buffer_paused:
+        if intake.in_head or self._head_timer is not None:
+            self._time_head(begun=intake.in_head)
+        if len(intake.waiting) > _MOST_WAITING and not self._buffer_paused:
             self._pause_reading_for_buffer()
 
     def _parse(self, piece: bytes) -> None:
@@ -237,7 +238,8 @@ class CallerConnection(web.RequestHandler):
     async def _next(self) -> Arrival:
         if self._arrived is None:
             self._waiter = self._loop.create_future()
-            self._time_head(begun=self._intake.in_head)
+            if self._intake.in_head:
+                self._time_head(begun=True)
             try:
                 await self._waiter
             finally:

@@ -34,59 +34,60 @@ _HEAD_END = b"\r\n\r\n"
 class Intake:
     """The bytes of one connection, as its requests ask for them: a head, then the body that the head tells of."""
 
-    __slots__ = ("_chunks", "_end", "_head_size", "_left", "_stopped", "_waiting", "head_ended", "whole")
+    __slots__ = (
+        "_chunks",
+        "_end",
+        "_head_size",
+        "_left",
+        "_stopped",
+        "has_trailers",
+        "head_ended",
+        "in_head",
+        "waiting",
+        "whole",
+    )
 
     def __init__(self) -> None:
-        self._waiting = b""
+        self._head_size = 0  # of the request under way, as far as the parser has it
         self._end = b""  # what the parser got last of a head, should the head's end be cut in two
         self._left = 0  # bytes of a body with a length
         self._chunks: Chunks | None = None
-        self._head_size = 0  # of the request under way, as far as the parser has it
         self._stopped = False
+        self.waiting = b""
+        """What waits for its request's turn, or for the rest of its first line."""
+        self.in_head = False
+        """A head has begun and has not come whole."""
         self.head_ended = False
         """The last piece was the end of a head; `expect` is to follow."""
+        self.has_trailers = False
+        """Trailer fields have come with a request: the parser carries the last of them into the next one."""
         self.whole = False
         """The last piece was the end of a request; `proceed` is to follow."""
-
-    @property
-    def waiting(self) -> int:
-        """How many bytes wait for their request's turn, or for the rest of its first line."""
-        return len(self._waiting)
-
-    @property
-    def in_head(self) -> bool:
-        """Whether a head has begun and has not come whole."""
-        if self._left or self._chunks is not None or self.whole or self._stopped:
-            return False
-        return self._head_size > 0 or len(self._waiting) > 0
-
-    @property
-    def has_trailers(self) -> bool:
-        """Whether trailer fields have come with the request: the parser carries the last of them into the next one."""
-        return self._chunks is not None and self._chunks.trailers
 
     def add(self, data: bytes) -> None:
         """Take what the caller has sent."""
         if not self._stopped:
-            self._waiting = self._waiting + data if self._waiting else data
+            self.waiting = self.waiting + data if self.waiting else data
 
     def take(self) -> bytes:
         """Return the next piece for the parser; none where more has to come first, or the request is whole.
 
         Raises `MalformedRequest` and `HeadersTooLarge`; nothing can be taken any more then, and `stop` is to follow.
         """
-        if self.whole or not self._waiting:
+        if self.whole or not self.waiting:
             return b""
         if self._chunks is not None:
-            piece = self._piece(self._chunks.measure(self._waiting))
-            self.whole = self._chunks.ended
-            return piece
-        if self._left:
-            piece = self._piece(self._left)
+            piece = self._first(self._chunks.measure(self.waiting))
+            self.whole, self.has_trailers = self._chunks.ended, self._chunks.trailers
+        elif self._left:
+            piece = self._first(self._left)
             self._left -= len(piece)
             self.whole = not self._left
-            return piece
-        return self._head_piece()
+        else:
+            piece = self._head_piece()
+            self._head_size += len(piece)
+            self.in_head = not self.head_ended and (self._head_size > 0 or bool(self.waiting))
+        return piece
 
     def expect(self, *, length: int, chunked: bool) -> None:
         """Know from a head what body follows it."""
@@ -105,15 +106,15 @@ class Intake:
     def stop(self) -> None:
         """Let go by whatever comes from now on."""
         self._stopped = True
-        self._waiting = b""
-        self.whole = False
+        self.waiting = b""
+        self.whole = self.in_head = False
 
-    def _piece(self, size: int) -> bytes:
-        data = self._waiting
+    def _first(self, size: int) -> bytes:
+        data = self.waiting
         if size >= len(data):
-            self._waiting = b""
+            self.waiting = b""
             return data
-        self._waiting = data[size:]
+        self.waiting = data[size:]
         return data[:size]
 
     def _head_piece(self) -> bytes:
@@ -121,23 +122,20 @@ class Intake:
             raise HeadersTooLarge(f"the header section has more than {MAX_HEAD} bytes")
         if not self._head_size and not self._read_line():
             return b""
-        seen = self._end + self._waiting
+        seen = self._end + self.waiting
         end = seen.find(_HEAD_END)
         if end >= 0:
             self.head_ended = True
-            piece = self._piece(end + len(_HEAD_END) - len(self._end))
-        else:
-            self._end = seen[1 - len(_HEAD_END) :]
-            piece = self._piece(len(self._waiting))
-        self._head_size += len(piece)
-        return piece
+            return self._first(end + len(_HEAD_END) - len(self._end))
+        self._end = seen[1 - len(_HEAD_END) :]
+        return self._first(len(self.waiting))
 
     def _read_line(self) -> bool:
         """Write a request line in ASCII; tell whether there is anything for the parser.
 
         A line that has not come whole waits, unless it is none: the parser is to say so at once.
         """
-        data = self._waiting = self._waiting.lstrip(b"\r\n")  # RFC 9112, section 2.2: before a request there may be any
+        data = self.waiting = self.waiting.lstrip(b"\r\n")  # RFC 9112, section 2.2: before a request there may be any
         end = data.find(b"\n")
         if end < 0:
             return bool(data) and not (data[:1].isupper() and len(data) <= LONGEST_LINE)
@@ -145,7 +143,7 @@ class Intake:
         if line[-9:-4] in _OTHER_PROTOCOLS:
             raise MalformedRequest("the protocol is not HTTP")
         if not line.isascii() and _REQUEST_LINE.fullmatch(line):
-            self._waiting = ascii_line(line) + data[end:]
+            self.waiting = ascii_line(line) + data[end:]
         return True
 
 

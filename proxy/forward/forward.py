@@ -1,4 +1,4 @@
-"""The whole way of a request: `Forward._forward`, and `_replay` for the 401."""
+"""The whole way of a request, top to bottom: `Forward._forward`, and `_replay` for the 401."""
 
 from __future__ import annotations
 
@@ -111,8 +111,11 @@ class Forward:
             await self._forward(request, answer, line, trace)
         except ProxyError as error:
             self._refuse(request, answer, line, error)
-        except (asyncio.CancelledError, ConnectionError) as error:
-            if isinstance(error, ConnectionError) or not self.traffic.was_given_up(task):
+        except ConnectionError:
+            line.error = "caller-gone"
+            raise
+        except asyncio.CancelledError:
+            if not self.traffic.was_given_up(task):
                 line.error = "caller-gone"
                 raise
             self._refuse(request, answer, line, _given_up(line))
@@ -122,8 +125,7 @@ class Forward:
         finally:
             self.traffic.leave(task)
             del task  # a cancelled one refers to this frame, which would refer to it: both, and the body, would stay
-            line.status = answer.status
-            line.bytes_sent = answer.sent
+            line.status, line.bytes_sent = answer.status, answer.sent
             line.ended(started)
             self._access_log.write(line)
             self.traffic.end()
@@ -134,7 +136,9 @@ class Forward:
         return answer
 
     async def _forward(self, request: Request, answer: Answer, line: RequestLine, trace: RequestTrace | None) -> None:
-        if not self._passes(request, answer, line):
+        page = self._admit(request, answer)
+        line.own = self._answers_itself(request, answer, page)
+        if line.own:
             return
         api = self._apis.find(request.target.text)
         line.api = api.name
@@ -148,7 +152,7 @@ class Forward:
             try:
                 await call.send(await _token(call))
                 if call.exchange.response.status == _UNAUTHORIZED:
-                    await self._replay(call)
+                    await _replay(call)
                 if self.closing:
                     answer.close_after()
                 await answer.relay(call.exchange, api.origin)
@@ -156,46 +160,26 @@ class Forward:
                 self._witnesses.hear_out(call)
                 raise
 
-    def _passes(self, request: Request, answer: Answer, line: RequestLine) -> bool:
-        """Ask the guard; tell that it does not pass where it is the sidecar itself that answers, and has."""
+    def _admit(self, request: Request, answer: Answer) -> str | None:
+        """Raise what keeps a request out; return the origin of the web page that asks, where one does that may."""
         page = self._guard.web_page(request.headers)
         if page is not None:
-            answer.share_with(page)
+            answer.share_with(page)  # a refusal too
         if self.draining:
             raise Draining("the sidecar is stopping; another will take its place", retry_after=1)
         check_message(request.version, request.target.wire, request.fields)
         self._guard.check(request.method, request.target.text, request.headers)
+        return page
+
+    def _answers_itself(self, request: Request, answer: Answer, page: str | None) -> bool:
+        """Answer a web page's preflight, and an ERP that logs in for itself; tell whether it was one of these."""
         if page is not None and is_preflight(request.method, request.headers):
-            line.own = True
             answer.allow(page, request.headers)
         elif request.target.asks_for_token and request.method == "POST":
-            line.own = True
             self._answer_login(answer)
-        return not line.own
-
-    async def _replay(self, call: Call) -> None:
-        """Renew the token that upstream answered 401 to, and send the request once more.
-
-        A 401 is decided before a document is processed, so the second exchange cannot issue it twice. Where there is
-        no second exchange, the 401 is upstream's last word and is passed on.
-        """
-        refresher, rejected, token = call.api.refresher, call.exchange, call.token
-        if not call.body.replayable or not await rejected.settle(_LARGEST_HELD_401):
-            call.line.replay = "too-large"
-            refresher.reject(token)
-            return
-        rejected.release()
-        call.line.replay = "failed"
-        try:
-            renewed = await _noted(call, refresher.renew(token))
-            if renewed is not None:
-                call.line.replayed = True
-                await call.send(renewed)
-        except (LoginError, Overloaded, CannotConnect, Draining):
-            call.line.replayed = False  # nothing more was sent
         else:
-            permitted = call.line.replayed and call.exchange.response.status != _UNAUTHORIZED
-            call.line.replay = "replayed" if permitted else "permission"
+            return False
+        return True
 
     def _answer_login(self, answer: Answer) -> None:
         if not self._stand_in:
@@ -220,6 +204,31 @@ class Forward:
         if self.closing or self.draining or unread or leaving:
             answer.close_after()
         answer.refuse(error, line.request_id)
+
+
+async def _replay(call: Call) -> None:
+    """Renew the token that upstream answered 401 to, and send the request once more.
+
+    A 401 is decided before a document is processed, so the second exchange cannot issue it twice. Where there is no
+    second exchange, the 401 is upstream's last word and is passed on.
+    """
+    refresher, rejected, token, line = call.api.refresher, call.exchange, call.token, call.line
+    if not call.body.replayable or not await rejected.settle(_LARGEST_HELD_401):
+        line.replay = "too-large"
+        refresher.reject(token)
+        return
+    rejected.release()
+    line.replay = "failed"
+    try:
+        renewed = await _noted(call, refresher.renew(token))
+        if renewed is not None:
+            line.replayed = True
+            await call.send(renewed)
+    except (LoginError, Overloaded, CannotConnect, Draining):
+        line.replayed = False  # nothing more was sent
+        return
+    permitted = line.replayed and call.exchange.response.status != _UNAUTHORIZED
+    line.replay = "replayed" if permitted else "permission"
 
 
 async def _token(call: Call) -> Token:

@@ -9,8 +9,9 @@ import pytest
 
 from proxy.config import Origin
 from proxy.errors import InternalError, Outcome
-from proxy.forward import Api, Echoes, Forward
+from proxy.forward import Api, Echoes
 from proxy.forward.call import Call
+from proxy.forward.forward import _replay
 from proxy.forward.headers import Framing
 from proxy.observe import RequestLine
 from proxy.tokens import Token
@@ -87,7 +88,7 @@ async def test_a_401_is_passed_on_where_the_sidecar_stops_before_the_request_is_
         with call(pool, HERE) as rejected:
             cast("Any", rejected.api.refresher).renew = renewed
             await rejected.send(token_for(HERE))
-            await Forward._replay(cast("Forward", None), rejected)
+            await _replay(rejected)
             assert rejected.exchange.response.status == 401
             assert (rejected.line.replay, rejected.line.replayed) == ("failed", False)
             assert rejected.line.outcome is Outcome.ANSWERED
