@@ -45,7 +45,8 @@ class Inspected(Struct):
     answer: bytes = b""
 
     def __post_init__(self) -> None:
-        """Keep no more than a piece of the body."""
+        """Keep the target as it can be shown, and no more than a piece of the body."""
+        self.target = self.target.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
         self.body = None if self.body is None else self.body[:PIECE]
 
     def hear(self, piece: bytes) -> None:

@@ -93,3 +93,7 @@ def test_only_the_beginning_of_a_body_is_kept() -> None:
     assert inspected.body == b"x" * PIECE
     assert inspected.answer == b"y" * PIECE
     assert Inspected("/api/x", None).body is None
+
+
+def test_a_target_is_kept_as_it_can_be_shown() -> None:
+    assert Inspected("/api/\u00e1\udce1", None).target == "/api/\u00e1\\xe1"

@@ -220,6 +220,17 @@ async def test_the_status_is_that_of_all(fake: Fake, proxy: Sidecar) -> None:
     assert "2 / 2" in page.body.decode()
 
 
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_a_request_is_shown_whatever_bytes_its_target_has(fake: Fake, tmp_path: Path, workers: str) -> None:
+    config = written(tmp_path, admin={"bind": "127.0.0.1:0", "inspect_bodies": True})
+    with sidecar(fake.url, "-c", config, ADMIN="", WORKERS=workers) as proxy:
+        await proxy.ask("GET", "/api/nfe/\xe1")  # one byte, and no UTF-8
+        (request,) = (await status(proxy))["requests"]
+        page = await ask(proxy.admin, "GET", f"/requests/{request['request_id']}")
+        assert page.status == 200
+        assert "/api/nfe/\\xe1" in page.body.decode()
+
+
 async def test_the_news_tell_each_request_once(fake: Fake, proxy: Sidecar) -> None:
     at = urlsplit(proxy.admin)
     reader, writer = await asyncio.open_connection(at.hostname, at.port, limit=1 << 24)
