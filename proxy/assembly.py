@@ -57,15 +57,17 @@ class Assembly:
         self._env = env
         self._access_log = access_log
         self._tracing = tracing
-        self._waiting = WaitingRoom(config.limits.waiting)
-        self._holder = Holder(config.limits.replay_body, HeldBytes(config.limits.replay_memory), config.timeouts.idle)
+        # What all configurations count together, whichever a request began with.
+        self.waiting: WaitingRoom = before.waiting if before is not None else WaitingRoom(config.limits.waiting)
+        self.held: HeldBytes = before.held if before is not None else HeldBytes(config.limits.replay_memory)
+        self._holder = Holder(config.limits.replay_body, self.held, config.timeouts.idle)
         self._credentials = {name: CredentialSource(account, env, name) for name, account in config.accounts.items()}
         self._trusted: dict[str | None, ssl.SSLContext] = {}
         self.store: Store = before.store if before is not None else store or open_configured(config)
         self.metrics: Metrics = Metrics(None if before is None else before.metrics)
         self.metrics.levels_from(
-            lambda: Level(self._waiting.taken, self._waiting.places),
-            lambda: Level(self._holder.budget.taken, self._holder.budget.limit),
+            lambda: Level(self.waiting.taken, self.waiting.places),
+            lambda: Level(self.held.taken, self.held.limit),
         )
         self.metrics.store_from(lambda: StoreReading(self.store.failing, self.store.failures))
         self.pools: dict[str, Pool] = {}
@@ -74,6 +76,11 @@ class Assembly:
         """By account and API."""
         self.listeners = [self._listener(number, listener) for number, listener in enumerate(config.listeners)]
         self._before = None
+
+    def set_common_limits(self) -> None:
+        """Have this configuration's limits hold for what all configurations count together."""
+        self.waiting.places = self._config.limits.waiting
+        self.held.limit = self._config.limits.replay_memory
 
     def _listener(self, number: int, listener: ListenerConfig) -> Listener:
         tokens = listener.caller_token_file
@@ -105,11 +112,11 @@ class Assembly:
         return Listener(listener, forward, self._config.timeouts)
 
     def _api(self, account: str, name: str, api: ApiConfig, url: Origin, token_url: HttpUrl) -> Api:
-        timeouts, limits = self._config.timeouts, self._config.limits
-        way = (api, self._authorities(name, api.ca_file), timeouts, limits)
+        timeouts, connections = self._config.timeouts, self._config.limits.connections
+        way = (api, self._authorities(name, api.ca_file), timeouts)
         if name not in self.pools:
-            kept = self._same("pools", name, way)
-            self.pools[name] = kept or Pool(self.dialler(name, url), timeouts, limits.connections, self._waiting, url)
+            kept = self._same("pools", name, (*way, connections))
+            self.pools[name] = kept or Pool(self.dialler(name, url), timeouts, connections, self.waiting, url)
             echoes = self.echoes[name] = self._same("echoes", name, ()) or Echoes(name)
             self.metrics.echoes_from(name, lambda: echoes.stripped)
             self.metrics.pool_from(name, self.pools[name].reading)
@@ -162,7 +169,7 @@ class Assembly:
             self.store,
             schedule=Schedule(config.tokens.refresh_every, config.timeouts.login, random.random),
             clock=system_clock,
-            waiting=self._waiting,
+            waiting=self.waiting,
             meter=meter,
         )
         return refresher
@@ -179,8 +186,8 @@ class Assembly:
             self.refreshers,
             self.pools,
             {name: str(config.apis[name].url) for name in self.pools},
-            self._waiting.taken,
-            self._waiting.places,
+            self.waiting.taken,
+            self.waiting.places,
         )
 
     def _authorities(self, name: str, ca_file: str | None) -> bytes | None:

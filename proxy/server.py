@@ -76,7 +76,7 @@ class Sidecar:
             self.condition, self._metrics, self._readable, access_log.history, self._refresh, self.ask_to_stop
         )
         self._admin = Admin(config.admin, self.source) if store is None else None
-        self._left: dict[Assembly, asyncio.Task[None]] = {}  # of earlier configurations: their last requests go on
+        self._left: dict[Assembly, asyncio.Task[None]] = {}  # of other configurations: their last requests go on
         self._stop_asked = asyncio.Event()
         self._draining = False
         self._most = 0  # callers at a listener
@@ -129,25 +129,30 @@ class Sidecar:
         except BaseException:
             for listener in taken:
                 kept[listener].take_over(listener, self._most)
-            for listener in new:
-                listener.close()
+            await asyncio.wait([self._part_with(rooms, new)])
             raise
         gone = [listener for listener in before.listeners if listener not in kept.values()]
         self._config, self._rooms, self._most = found.config, rooms, most
+        rooms.set_common_limits()
         for listener in taken:
             listener.part()
         ours = logging.getLogger("proxy")
         ours.setLevel(found.config.log.level.upper())
         self._access_log.set_level(ours.level)
         self._get_first_tokens()
-        shut = self._shut(gone)
-        self._left[before] = asyncio.create_task(self._leave(before, gone, shut))
+        shut = self._part_with(before, gone)
         self._show_metrics()
         await asyncio.wait([shut])  # whoever is told of the change may rely on it: nobody comes in there any more
         return found
 
+    def _part_with(self, rooms: Assembly, listeners: list[Listener]) -> asyncio.Future[Any]:
+        """Begin to shut listeners that are none any more, and to leave the rooms behind them; return the former."""
+        shut = self._shut(listeners)
+        self._left[rooms] = asyncio.create_task(self._leave(rooms, listeners, shut))
+        return shut
+
     async def _leave(self, rooms: Assembly, listeners: list[Listener], shut: asyncio.Future[Any]) -> None:
-        """Let the requests end that came before a change; then stop what they alone have used."""
+        """Let the requests end that came while these rooms were in use; then stop what they alone have used."""
         await shut
         for listener in listeners:
             listener.forward.draining = True

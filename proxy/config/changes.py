@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
+from proxy.config.checks import small_shares
+from proxy.config.tree import spelled
 from proxy.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -27,7 +29,10 @@ class Changes(NamedTuple):
 
 
 def changes(old: Config, new: Config) -> Changes:
-    """Compare two configurations; raises `ConfigError` where the new one is for another environment."""
+    """Compare two configurations.
+
+    Raises `ConfigError` where the new one is for another environment, or does not agree with what has to stay.
+    """
     if old.environment != new.environment:
         raise ConfigError(
             f"environment: a running sidecar stays in {old.environment}; restart it for {new.environment}"
@@ -48,6 +53,9 @@ def changes(old: Config, new: Config) -> Changes:
             left.append(f"listeners[{number}].socket")
         listeners.append(msgspec.structs.replace(listener, socket=kept))
     config = msgspec.structs.replace(config, listeners=tuple(listeners))
+    stays = f"workers stays {config.workers} until a restart"
+    if faults := [f"{spelled(path)}: {fault}; {stays}" for path, fault in small_shares(config)]:
+        raise ConfigError("\n".join(faults))
     return Changes(config, tuple(_differing(old, config)), tuple(left))
 
 

@@ -9,8 +9,11 @@ from proxy.config.environment import SOURCES, variables_of
 from proxy.config.model import Socket
 from proxy.config.presets import environment_of
 from proxy.config.tree import Faults, Node, Path, did_you_mean, one_of, spelled
+from proxy.config.values import Size
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from proxy.config.model import Account, Admin, Api, Config, Listener
     from proxy.config.values import Bind, Origin
 
@@ -136,8 +139,18 @@ class _Checks:
             self._fault(("tokens", "key_file"), found)
 
     def _shares(self) -> None:
-        """Each worker has its share of the connections, and none can do without."""
-        workers, path = self._config.workers, ("limits", "connections")
-        connections = self._config.limits.connections
-        if connections < workers and self._sound(path) and self._sound(("workers",)):
-            self._fault(path, f"expected at least one for each of {workers} workers, found the number {connections}")
+        if self._sound(("limits",)) and self._sound(("workers",)):
+            for path, fault in small_shares(self._config):
+                self._fault(path, fault)
+
+
+def small_shares(config: Config) -> Iterator[tuple[Path, str]]:
+    """Yield the limits of which the workers' shares are too small to be of use, and what is expected."""
+    workers, limits = config.workers, config.limits
+    if limits.connections < workers:
+        found = f"expected at least one for each of {workers} workers, found the number {limits.connections}"
+        yield ("limits", "connections"), found
+    least = Size(workers * limits.replay_body)
+    if workers > 1 and limits.replay_memory < least:
+        found = f"expected at least {least}, a limits.replay_body for each of {workers} workers"
+        yield ("limits", "replay_memory"), f"{found}, found {limits.replay_memory}"

@@ -7,6 +7,7 @@ own counters and histograms take one, and three to five times as long.
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections import Counter
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
@@ -14,11 +15,14 @@ from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.samples import Sample
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from prometheus_client.metrics_core import Metric
 
     from proxy.observe.families import Family
+
+    Samples = Mapping[tuple[Family, "Labels"], int]
+    Reader = Callable[[], Samples]
 
 Labels = tuple[str, ...]
 
@@ -50,6 +54,28 @@ class Counts:
         at = tuple(value for value in labels if value is not None)
         if len(at) == len(labels):
             self.sums[at] = self.sums.get(at, 0) + number
+
+
+class Succession:
+    """Sums over what is read in several rooms, of which one may take another's place: what that has counted stays."""
+
+    def __init__(self) -> None:
+        self._rooms: tuple[Reader, ...] = ()
+        self._gone: Counter[tuple[Family, Labels]] = Counter()
+
+    def go_on(self, rooms: Iterable[Reader]) -> None:
+        """Read in these rooms from now on."""
+        now = tuple(rooms)
+        for room in set(self._rooms) - set(now):
+            self._gone.update({at: number for at, number in room().items() if at[0].kind == "counter"})
+        self._rooms = now
+
+    def sums(self, rooms: Iterable[Reader]) -> Samples:
+        """Return the sums over the rooms that it goes on with, and over these."""
+        found = self._gone.copy()
+        for room in dict.fromkeys((*self._rooms, *rooms)):
+            found.update(room())
+        return found
 
 
 def family(kind: Family, children: Mapping[Labels, float]) -> Metric:

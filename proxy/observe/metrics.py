@@ -6,7 +6,8 @@ asks. Names, labels and help stand in `families`.
 
 from __future__ import annotations
 
-from itertools import chain
+from dataclasses import dataclass
+from itertools import chain, starmap
 from typing import TYPE_CHECKING, NamedTuple
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
@@ -16,7 +17,7 @@ from prometheus_client.registry import Collector
 from proxy import __version__
 from proxy.observe import families as f
 from proxy.observe import requests
-from proxy.observe.counting import Buckets, Counts, family, histogram
+from proxy.observe.counting import Buckets, Counts, Succession, family, histogram
 from proxy.observe.requests import RequestMeter
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from prometheus_client.metrics_core import Metric
 
-    from proxy.observe.counting import Labels
+    from proxy.observe.counting import Labels, Reader, Samples
 
 LOGIN_STATES = ("idle", "in-flight", "backing-off", "refused")
 READINESS_STATES = ("ready", "degraded", "not-ready", "draining")
@@ -50,6 +51,35 @@ class PoolReading(NamedTuple):
     opened: int
     reused: int
     closed: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class _Pool:
+    """What is read of a pool; the same pool is the same to whoever compares."""
+
+    api: str
+    read: Callable[[], PoolReading]
+
+    def __call__(self) -> Samples:
+        pool, of = self.read(), (self.api,)
+        return {
+            (f.CONNECTIONS, (*of, "idle")): pool.idle,
+            (f.CONNECTIONS, (*of, "busy")): pool.busy,
+            (f.OPENED, of): pool.opened,
+            (f.REUSED, of): pool.reused,
+            **{(f.CLOSED, (*of, cause)): number for cause, number in pool.closed.items()},
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class _Rejections:
+    """What is read of a token's rejections; the same refresher is the same to whoever compares."""
+
+    at: Labels
+    read: Callable[[], TokenReading]
+
+    def __call__(self) -> Samples:
+        return {(f.REJECTIONS, self.at): self.read().rejections}
 
 
 class StoreReading(NamedTuple):
@@ -113,6 +143,7 @@ class Metrics(Collector):
         self.accounts: dict[tuple[str, str], TokenMeter] = {}
         """By account and API."""
         self._pools: dict[str, Callable[[], PoolReading]] = {}
+        self._succession = Succession()
         self._echoes: dict[str, Callable[[], int]] = {}
         self._waiting: Callable[[], Level] | None = None
         self._held: Callable[[], Level] | None = None
@@ -157,8 +188,12 @@ class Metrics(Collector):
         self._readiness = readiness
 
     def show(self, others: Metrics, leaving: Iterable[Metrics] = ()) -> None:
-        """Tell what others tell from now on, and nothing else any more but the requests of those leaving."""
+        """Tell what others tell from now on, and nothing else any more but what happens in those leaving.
+
+        What has only grown goes on from where it is, for those who others have too.
+        """
         others._before = None
+        self._succession.go_on(reader for each in (*leaving, others) for reader in each.readers())
         self.listeners, self._apis = {}, others._apis
         for each in (*leaving, others):
             self.listeners |= each.listeners
@@ -174,14 +209,22 @@ class Metrics(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Return every family as it is now."""
+        sums = self._succession.sums(self.readers())
         return chain(
             requests.collect(self.listeners, self._apis),
             self._of_levels(),
-            self._of_pools(),
+            self._of_pools(sums),
             self._of_logins(),
-            self._of_tokens(),
+            self._of_tokens(sums),
             self._of_process(),
         )
+
+    def readers(self) -> Iterator[Reader]:
+        """Return what reads the counts of those rooms whose place another may take."""
+        yield from starmap(_Pool, self._pools.items())
+        for at, meter in self.accounts.items():
+            if meter.token is not None:
+                yield _Rejections(at, meter.token)
 
     def describe(self) -> Iterator[Metric]:
         """Return every family without its samples, so that the registry can tell a name that is taken twice."""
@@ -194,18 +237,11 @@ class Metrics(Collector):
                 yield family(taken, {(): level.taken})
                 yield family(limit, {(): level.limit})
 
-    def _of_pools(self) -> Iterator[Metric]:
-        pools = {api: read() for api, read in self._pools.items()}
-        open_now: dict[Labels, float] = {}
-        closed: dict[Labels, float] = {}
-        for api, pool in pools.items():
-            open_now |= {(api, "idle"): pool.idle, (api, "busy"): pool.busy}
-            closed |= {(api, cause): number for cause, number in pool.closed.items()}
-        yield family(f.CONNECTIONS, open_now)
-        yield family(f.CONNECTIONS_LIMIT, {(api,): pool.limit for api, pool in pools.items()})
-        yield family(f.OPENED, {(api,): pool.opened for api, pool in pools.items()})
-        yield family(f.REUSED, {(api,): pool.reused for api, pool in pools.items()})
-        yield family(f.CLOSED, closed)
+    def _of_pools(self, sums: Samples) -> Iterator[Metric]:
+        yield family(f.CONNECTIONS_LIMIT, {(api,): read().limit for api, read in self._pools.items()})
+        for kind in (f.CONNECTIONS, f.OPENED, f.REUSED, f.CLOSED):
+            here = {at: number for (of, at), number in sums.items() if of is kind and at[0] in self._pools}
+            yield family(kind, here)
 
     def _of_logins(self) -> Iterator[Metric]:
         logins: dict[Labels, float] = {}
@@ -216,7 +252,7 @@ class Metrics(Collector):
         skews = {at: meter.skew() for at, meter in self.accounts.items()}
         yield family(f.SKEW, {at: skew for at, skew in skews.items() if skew is not None})
 
-    def _of_tokens(self) -> Iterator[Metric]:
+    def _of_tokens(self, sums: Samples) -> Iterator[Metric]:
         tokens = {at: meter.token() for at, meter in self.accounts.items() if meter.token is not None}
         states: dict[Labels, float] = {
             (*at, state): state == token.login_state for at, token in tokens.items() for state in LOGIN_STATES
@@ -229,7 +265,7 @@ class Metrics(Collector):
         }
         yield family(f.TOKEN_LEFT, left)
         yield family(f.GENERATION, {at: token.generation for at, token in tokens.items()})
-        yield family(f.REJECTIONS, {at: token.rejections for at, token in tokens.items()})
+        yield family(f.REJECTIONS, {at: sums[f.REJECTIONS, at] for at in tokens})
         yield family(f.ECHOES, {(api,): read() for api, read in self._echoes.items()})
 
     def _of_process(self) -> Iterator[Metric]:

@@ -44,7 +44,7 @@ class TokenSource:
         self._clock = clock
         self._login_took = login_took
         self._kept_under: TokenKey | None = None
-        self._refused: Credentials | None = None
+        self._tried: Credentials | None = None
 
     async def obtain(self) -> tuple[Token, str]:
         """Log in, unless somebody else has in the meantime; tell which: `granted` or `shared`. Raises `LoginError`."""
@@ -52,6 +52,7 @@ class TokenSource:
             credentials = self._credentials()
         except ConfigError as error:
             raise LoginError(f"the credentials cannot be read: {error}") from None
+        self._tried = credentials
         key = self._kept_under = self._key.of(credentials)
         async with self._store.lock(key):
             kept = await self._store.load(key)
@@ -64,9 +65,6 @@ class TokenSource:
         self._life.logs_in(asked_at)
         try:
             grant = await self._log_in(credentials)
-        except LoginError as error:
-            self._refused = credentials if error.final else None
-            raise
         finally:
             self._login_took(self._clock().monotonic - asked_at.monotonic)
         generation = max(self._life.generation, before.generation if before is not None else 0) + 1
@@ -85,9 +83,9 @@ class TokenSource:
         return self._known(kept) if kept is not None and self._life.prefers(kept, self._clock()) else None
 
     def secret_changed(self) -> bool:
-        """Tell whether the credentials are others than those that were refused."""
+        """Tell whether the credentials are others than those last tried: whoever refused them, here or in the store."""
         try:
-            return self._credentials() != self._refused
+            return self._credentials() != self._tried
         except ConfigError:
             return False
 

@@ -56,6 +56,8 @@ class Channel:
         self._answering: set[asyncio.Task[None]] = set()
         self._number = 0
         self.closed = False
+        self.heard = 0
+        """How many messages have come."""
 
     @classmethod
     async def over(cls, end: socket.socket, handlers: Handlers) -> Channel:
@@ -69,8 +71,8 @@ class Channel:
         self._number += 1
         number, answer = self._number, asyncio.get_running_loop().create_future()
         self._asked[number] = answer
-        self._send(number, what, body)
         try:
+            self._send(number, what, body)
             return decode(await answer, kind)
         finally:
             self._asked.pop(number, None)
@@ -85,6 +87,7 @@ class Channel:
             while True:
                 length = int.from_bytes(await self._reader.readexactly(_LENGTH))
                 message = msgspec.msgpack.decode(await self._reader.readexactly(length), type=_Message)
+                self.heard += 1
                 self._take(message)
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
@@ -119,14 +122,13 @@ class Channel:
     async def _answer(self, message: _Message) -> None:
         try:
             found = await self._handlers[message.what](message.body)
+            if message.number:
+                self._send(message.number, "answer", found)
         except (ConfigError, OSError) as error:
             self._refuse(message.number, str(error))
         except Exception as error:
             log.exception("a process of the sidecar asked for what met a defect", extra={"event": "defect"})
             self._refuse(message.number, f"a defect of the sidecar: {type(error).__name__}")
-        else:
-            if message.number:
-                self._send(message.number, "answer", found)
 
     def _refuse(self, number: int, why: str) -> None:
         if number:

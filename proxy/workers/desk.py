@@ -6,12 +6,15 @@ import asyncio
 import contextlib
 import logging
 from collections import defaultdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from proxy.errors import CredentialsRefused
+from msgspec.structs import replace
+
+from proxy.errors import LoginError
+from proxy.tokens.schedule import REFUSAL
 from proxy.tokens.store import Kept
 from proxy.workers.channel import Gone, decode
-from proxy.workers.words import Refusal, Saved
+from proxy.workers.words import Refusal, Saved, Wish
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -21,11 +24,20 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_REFUSED_FOR = 50.0
-"""Seconds in which what was refused to one worker is not tried by another; less than until its own next attempt."""
-
 _SPARE = 5.0
 """Seconds that a holder of the lock has beyond the limit of its login."""
+
+_FINAL = {kind.name: kind for kind in LoginError.__subclasses__() if kind.final}
+
+
+class _Refused(NamedTuple):
+    digest: str
+    """With which credentials."""
+    why: Refusal
+    times: int
+    """In a row."""
+    until: float
+    """On the monotonic clock."""
 
 
 class Desk:
@@ -36,8 +48,32 @@ class Desk:
         self.tokens: dict[str, Kept] = {}
         """By `TokenKey.digest`."""
         self.locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
-        self.refusals: dict[str, tuple[float, str]] = {}
-        """When, on the monotonic clock, credentials were refused, and the words for it."""
+        self._refused: dict[str, _Refused] = {}
+        """By account and API."""
+
+    def keep(self, digest: str, token: Kept) -> None:
+        """Keep a token; its credentials are good."""
+        now = self.clock().wall
+        self.tokens = {at: each for at, each in (self.tokens | {digest: token}).items() if each.expires_at > now}
+        self._refused = {whose: each for whose, each in self._refused.items() if each.digest != digest}
+
+    def refuse(self, wish: Wish, why: Refusal) -> None:
+        """Have no worker try the same credentials before the time at which, at the earliest, one process would."""
+        before = self._refused.get(wish.whose)
+        times = before.times + 1 if before is not None and before.digest == wish.digest else 1
+        until = self.clock().monotonic + REFUSAL.delay(times, chance=0)
+        self._refused[wish.whose] = _Refused(wish.digest, why, times, until)
+
+    def refusal(self, wish: Wish) -> Refusal | None:
+        """Return why a login has to wait, and how long; other credentials than those refused need not."""
+        refused = self._refused.get(wish.whose)
+        if refused is None:
+            return None
+        if refused.digest != wish.digest:
+            del self._refused[wish.whose]
+            return None
+        left = refused.until - self.clock().monotonic
+        return replace(refused.why, left=left) if left > 0 else None
 
 
 class Visitor:
@@ -51,7 +87,7 @@ class Visitor:
             "save": self._save,
             "lock": self._lock,
             "unlock": self._unlock,
-            "refusal": self._refusal,
+            "refuse": self._refuse,
         }
 
     def leave(self) -> None:
@@ -65,21 +101,18 @@ class Visitor:
         return token if token is not None and token.expires_at > self._desk.clock().wall else None
 
     async def _save(self, body: bytes) -> None:
-        saved, now = decode(body, Saved), self._desk.clock().wall
-        tokens = self._desk.tokens | {saved.digest: saved.token}
-        self._desk.tokens = {digest: token for digest, token in tokens.items() if token.expires_at > now}
+        saved = decode(body, Saved)
+        self._desk.keep(saved.digest, saved.token)
 
-    async def _lock(self, body: bytes) -> str | None:
-        """Wait for the lock of a key; return why its credentials were refused, if that was just now."""
-        digest = decode(body, str)
-        await self._desk.locks[digest].acquire()
-        self._held.append(digest)
-        at, why = self._desk.refusals.get(digest, (float("-inf"), None))
-        return why if self._desk.clock().monotonic < at + _REFUSED_FOR else None
+    async def _lock(self, body: bytes) -> Refusal | None:
+        """Wait for the lock of a login; return why it has to wait, if its credentials were refused."""
+        wish = decode(body, Wish)
+        await self._desk.locks[wish.digest].acquire()
+        self._held.append(wish.digest)
+        return self._desk.refusal(wish)
 
-    async def _refusal(self, body: bytes) -> None:
-        refusal = decode(body, Refusal)
-        self._desk.refusals[refusal.digest] = (self._desk.clock().monotonic, refusal.why)
+    async def _refuse(self, body: bytes) -> None:
+        self._desk.refuse(*decode(body, tuple[Wish, Refusal]))
 
     async def _unlock(self, body: bytes) -> None:
         digest = decode(body, str)
@@ -118,12 +151,16 @@ class DeskStore:
 
     @contextlib.asynccontextmanager
     async def lock(self, key: TokenKey) -> AsyncIterator[None]:
-        """Be the only worker that logs in for a key; raises `CredentialsRefused` where another has just been refused.
+        """Be the only worker that logs in for a key; raises what another was refused with, until that has its time.
 
-        So a wrong password is tried once, not once by each worker, and no account is locked for it. A worker
-        that is frozen keeps the lock, but not from us: after the time that a login may take, we go on without it.
+        So a wrong password is tried as often as by one process, however many workers there are, and no account is
+        locked for it. A worker that is frozen keeps the lock, but not from us: after the time that a login may take,
+        we go on without it.
         """
-        held: asyncio.Future[str | None] = asyncio.ensure_future(self._channel.ask("lock", key.digest, kind=str | None))
+        wish = Wish(key.digest, key._replace(credentials="").digest)
+        held: asyncio.Future[Refusal | None] = asyncio.ensure_future(
+            self._channel.ask("lock", wish, kind=Refusal | None)
+        )
         try:
             await asyncio.wait([held], timeout=self._limit + _SPARE)
             if held.done():
@@ -133,13 +170,14 @@ class DeskStore:
                 log.warning(text, self._limit + _SPARE, extra={"event": "store-lock-stuck"})
             try:
                 yield
-            except CredentialsRefused as error:
-                self._channel.tell("refusal", Refusal(key.digest, error.detail))
+            except LoginError as error:
+                if error.final:
+                    self._channel.tell("refuse", (wish, Refusal(error.name, error.detail)))
                 raise
         finally:
             held.add_done_callback(lambda _: self._unlock(held, key))
 
-    def _unlock(self, held: asyncio.Future[str | None], key: TokenKey) -> None:
+    def _unlock(self, held: asyncio.Future[Refusal | None], key: TokenKey) -> None:
         if not held.cancelled() and held.exception() is None:
             self._channel.tell("unlock", key.digest)
 
@@ -147,6 +185,6 @@ class DeskStore:
         """Do nothing: the supervising process keeps the tokens."""
 
 
-def _raise_refusal(held: asyncio.Future[str | None]) -> None:
+def _raise_refusal(held: asyncio.Future[Refusal | None]) -> None:
     if held.exception() is None and (why := held.result()) is not None:
-        raise CredentialsRefused(why)
+        raise _FINAL[why.error](why.detail, retry_after=why.left)

@@ -36,8 +36,11 @@ log = logging.getLogger(__name__)
 _LOOK_EVERY = 1.0
 """Seconds between two looks at a worker, and thus the most that is not counted of one that is killed."""
 
+_LONGEST_LOOK = 2.0
+"""Seconds for a worker to tell how it is."""
+
 _MOST_MISSED = 10
-"""Looks in a row, of two seconds each, at a worker that stands still, before it is ended."""
+"""Looks in a row in which a worker says nothing at all, before it is ended."""
 
 _SETTLED = 60.0
 """Seconds after which a worker that ends is not one that ends again."""
@@ -153,15 +156,20 @@ class Team:
         log.info(text, worker.number, worker.pid, extra={"event": "worker-started", "worker": worker.number})
 
     async def _watch(self, worker: Worker) -> None:
-        """Know what a worker has counted, should it be killed; and end one that stands still."""
+        """Know what a worker has counted, should it be killed; and end one that stands still.
+
+        Looks are counted, and not seconds: where all processes were held up, the worker has had no time either.
+        """
+        missed = heard = 0
         while True:
             await asyncio.sleep(_LOOK_EVERY)
             if worker.serving:
-                await worker.look()
-            if worker.serving and worker.missed >= _MOST_MISSED:
+                await worker.look(_LONGEST_LOOK)
+            missed, heard = (missed + 1 if worker.serving and worker.heard == heard else 0), worker.heard
+            if missed >= _MOST_MISSED:
                 text = "worker %d (process %d) has stood still for too long, and is ended"
                 log.error(text, worker.number, worker.pid, extra={"event": "worker-stuck", "worker": worker.number})
-                worker.missed = 0
+                missed = 0
                 worker.kill()
 
     # --- Change -------------------------------------------------------------------------------------------------------

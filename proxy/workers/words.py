@@ -81,9 +81,20 @@ class Saved(Struct, frozen=True, array_like=True):
     token: Kept
 
 
-class Refusal(Struct, frozen=True, array_like=True):
-    """Credentials were refused."""
+class Wish(Struct, frozen=True, array_like=True):
+    """A login that a worker wants to make, or has made."""
 
     digest: str
-    """Of the key whose credentials they are."""
-    why: str
+    """Of the key of its token: with other credentials it is another."""
+    whose: str
+    """Of the account and the API, whatever the credentials."""
+
+
+class Refusal(Struct, frozen=True, array_like=True):
+    """A login failed in a way in which the next one with the same credentials would fail too."""
+
+    error: str
+    """The error's name."""
+    detail: str
+    left: float = 0.0
+    """Seconds until the next one has its time."""

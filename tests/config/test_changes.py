@@ -69,3 +69,24 @@ def test_what_needs_a_restart_keeps_its_value(tmp_path: Path) -> None:
     assert "tokens.refresh_every" in found.taken
     assert set(found.left) >= {"admin.bind", "tokens.store", "log.format"}
     assert not any("a-password" in path for path in found.taken + found.left)
+
+
+@pytest.mark.parametrize(
+    ("limits", "fault"),
+    [
+        ({"connections": 3}, "limits.connections: expected at least one for each of 4 workers, found the number 3"),
+        (
+            {"replay_memory": "8MiB"},
+            "limits.replay_memory: expected at least 16MiB, a limits.replay_body for each of 4 workers, found 8MiB",
+        ),
+    ],
+)
+def test_what_is_too_little_for_the_workers_there_are_is_refused(
+    tmp_path: Path, limits: dict[str, object], fault: str
+) -> None:
+    """It would be enough for the workers that there will be after a restart."""
+    old = loaded(tmp_path, workers=4)
+    with pytest.raises(ConfigError) as caught:
+        changes(old, loaded(tmp_path, workers=1, limits=limits))
+    assert str(caught.value) == f"{fault}; workers stays 4 until a restart"
+    assert changes(old, loaded(tmp_path, workers=1)).left == ("workers",)

@@ -360,3 +360,18 @@ def test_bodies_are_not_inspected_in_production(refuse: Refuse) -> None:
             " whoever sees the status page would see the documents"
         )
     ]
+
+
+def test_each_worker_has_a_share_that_is_of_use(accept: Load, refuse: Refuse) -> None:
+    few = "workers: 8\nlimits: {connections: 7, replay_memory: 16MiB}"
+    assert refuse(few) == [
+        "config.yaml:2:23: limits.connections: expected at least one for each of 8 workers, found the number 7",
+        (
+            "config.yaml:2:41: limits.replay_memory: expected at least 32MiB, "
+            "a limits.replay_body for each of 8 workers, found 16MiB"
+        ),
+    ]
+    accept("workers: 8\nlimits: {connections: 8, replay_memory: 32MiB}")
+    accept("workers: 8\nlimits: {replay_body: 2MiB, replay_memory: 16MiB}")
+    accept("workers: 1\nlimits: {replay_memory: 1MiB}")  # there it is no more than a tighter budget
+    assert len(refuse("workers: 8\nlimits: {connections: 7, waiting: 0}")) == 1

@@ -236,6 +236,47 @@ def test_what_is_gone_is_told_no_more_but_requests_until_they_have_left() -> Non
     assert "listener=" not in made.exposition("")[0].decode()
 
 
+def test_what_a_room_has_counted_stays_when_another_takes_its_place() -> None:
+    shown = Metrics()
+
+    def pool(opened: int, idle: int) -> PoolReading:
+        return PoolReading(idle, 0, 100, opened, reused=10 * opened, closed={"idle": opened - idle})
+
+    def told() -> list[float | None]:
+        samples = [f"pool_connections_{each}_total" for each in ("opened", "reused")]
+        return [
+            *(value(shown, sample, api="2.0") for sample in samples),
+            value(shown, "pool_connections_closed_total", api="2.0", cause="idle"),
+            value(shown, "pool_connections", api="2.0", state="idle"),
+            value(shown, "token_rejections_total", account="default", api="2.0"),
+        ]
+
+    first = Metrics()
+    first.pool_from("2.0", lambda: pool(3, 2))
+    first.token("default", "2.0").read_from(lambda: READING)
+    shown.show(first)
+    assert told() == [3, 30, 1, 2, 2]
+    kept = Metrics(first)
+    kept.pool_from("2.0", first._pools["2.0"])
+    kept.token("default", "2.0")
+    shown.show(kept, [first])
+    assert told() == [3, 30, 1, 2, 2], "what both read is counted once"
+    other = Metrics(kept)
+    other.pool_from("2.0", lambda: pool(1, 1))
+    other.token("default", "2.0").read_from(lambda: READING._replace(rejections=1))
+    shown.show(other, [kept])
+    assert told() == [4, 40, 1, 3, 3]
+    for _ in range(2):
+        shown.show(other)
+        assert told() == [4, 40, 1, 1, 3]
+    shown.show(bare := Metrics(other))
+    assert told() == [None] * 5
+    bare.pool_from("2.0", lambda: pool(0, 0))
+    bare.token("default", "2.0").read_from(lambda: READING._replace(rejections=0))
+    shown.show(bare)
+    assert told() == [4, 40, 1, 0, 3]
+
+
 def _samples(exposition: bytes) -> list[str]:
     return [line for line in exposition.decode().splitlines() if line.startswith("invoisys_proxy_")]
 

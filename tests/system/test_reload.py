@@ -277,6 +277,88 @@ async def test_it_is_read_again_and_again_under_load_and_no_request_is_lost(fake
     assert (state["documents"], state["duplicates"], state["logins"]) == (len(statuses), 0, 1)
 
 
+async def test_what_is_limited_together_is_so_whatever_configuration_a_request_began_with(
+    fake: Fake, tmp_path: Path
+) -> None:
+    bind = f"127.0.0.1:{free_port()}"
+
+    def with_(waiting: int, *binds: str, response: str = "60s", level: str = "info") -> str:
+        return written(
+            tmp_path,
+            listeners=[{"bind": each} for each in (bind, *binds)],
+            limits={"connections": 1, "waiting": waiting},
+            timeouts={"response": response},
+            drain={"timeout": "1s"},
+            log={"level": level},
+        )
+
+    async def assert_full(proxy: Sidecar, number: int) -> None:
+        told = await shown(proxy)
+        assert (told["requests_waiting"], told["requests_waiting_limit"]) == (1, 1)
+        assert told["held_bytes"] > 0
+        reply = await proxy.issue(number)
+        assert (reply.status, reply.json()["detail"]) == (503, "1 requests are waiting already")
+
+    with sidecar(fake.url, "-c", with_(2), LISTEN="") as proxy, socket.create_server(("127.0.0.1", 0)) as taken:
+        await fake.do("answers", mode="slow", delay=60, times=1)
+        first = asyncio.create_task(proxy.issue(1))
+        await fake.reached(requests=1)
+        waits = asyncio.create_task(proxy.issue(2))
+        async with asyncio.timeout(PATIENCE):
+            while (await shown(proxy))["requests_waiting"] == 0:
+                pass
+        with_(1, level="debug")
+        await reloaded(proxy)  # the same connections
+        await assert_full(proxy, 3)
+        with_(1, response="50s")
+        await reloaded(proxy)  # others
+        await fake.do("answers", mode="slow", delay=60, times=1)
+        second = asyncio.create_task(proxy.issue(4))
+        await fake.reached(requests=2)
+        await assert_full(proxy, 5)
+        with_(9, f"127.0.0.1:{taken.getsockname()[1]}")
+        await reloaded(proxy, "reload-refused")
+        await assert_full(proxy, 6)
+        waits.cancel()
+        async with asyncio.timeout(PATIENCE):
+            while (await shown(proxy))["requests_waiting"] == 1:
+                pass
+    assert {reply.status for reply in await asyncio.gather(first, second)} == {502}
+
+
+async def test_what_has_grown_goes_on_growing_where_connections_and_tokens_are_others(
+    fake: Fake, tmp_path: Path
+) -> None:
+    bind = f"127.0.0.1:{free_port()}"
+
+    def with_(response: str) -> str:
+        return written(tmp_path, listeners=[{"bind": bind}], timeouts={"response": response})
+
+    grown = [
+        'pool_connections_opened_total{api="2.0"}',
+        'pool_connections_reused_total{api="2.0"}',
+        'token_rejections_total{account="default",api="2.0"}',
+    ]
+    stopped = 'pool_connections_closed_total{api="2.0",cause="stopped"}'
+    with sidecar(fake.url, "-c", with_("60s"), LISTEN="") as proxy:
+        assert (await proxy.issue(1)).status == 200
+        await fake.do("revoke")
+        assert (await proxy.issue(2)).status == 200
+        before = await shown(proxy)
+        assert [before[each] for each in grown] == [1, 2, 1]
+        for number in (1, 2):
+            with_(f"{50 + number}s")
+            await reloaded(proxy)
+            told = await shown(proxy)
+            assert [told[each] for each in grown] == [number, 2, 1]
+            assert (await proxy.issue(2 + number)).status == 200
+            async with asyncio.timeout(PATIENCE):
+                while (told := await shown(proxy))[stopped] < number:
+                    pass
+            assert [told[each] for each in grown] == [1 + number, 2, 1]
+            assert told['pool_connections{api="2.0",state="idle"}'] == 1
+
+
 async def test_a_refused_one_leaves_no_trace_in_the_metrics(fake: Fake, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         bind = f"127.0.0.1:{free_port()}"

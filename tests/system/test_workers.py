@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from proxy.fake import PASSWORD, USERNAME
+from proxy.tokens.schedule import REFUSAL
 from tests.support.config import written
 from tests.support.processes import Fake, Process, Sidecar, environment, sidecar
 from tests.support.wire import PATIENCE, BrokenOff, ask, connect, read_reply
@@ -138,6 +139,29 @@ async def test_a_wrong_password_is_tried_once_for_all(fake: Fake) -> None:
     assert (await fake.state())["logins_refused"] == 1
 
 
+async def test_a_wrong_password_is_tried_as_often_as_by_one_process_and_another_one_at_once(
+    fake: Fake, tmp_path: Path
+) -> None:
+    """Slow on purpose: one process tries again after a minute."""
+    password = tmp_path / "password"
+    password.write_text("errado-de-todo")
+    with sidecar(fake.url, WORKERS="4", PASSWORD="", PASSWORD_FILE=str(password)) as proxy:
+        await fake.reached(logins_refused=1)
+        for _ in range(2):
+            reply = await ask(fake.url, "GET", f"/_fake/wait?logins=2&timeout={REFUSAL.first / 2 - 1:g}")
+            assert reply.status == 408, "there is another login already"
+        told = await metrics(proxy)
+        assert total(told, "invoisys_proxy_logins_total") == 4, "each worker has asked once"
+        password.write_text(PASSWORD)
+
+        async def all_have_a_token() -> bool:
+            return total(await metrics(proxy), "invoisys_proxy_logins_total") == 8
+
+        await until(all_have_a_token)
+        assert (await proxy.issue(1)).status == 200
+    assert (await fake.state())["logins"] == 2
+
+
 # --- One operator's port ----------------------------------------------------------------------------------------------
 
 
@@ -195,6 +219,17 @@ async def test_the_status_is_that_of_all(fake: Fake, proxy: Sidecar) -> None:
     page = await ask(proxy.admin, "GET", "/")
     assert "Workers that serve" in page.body.decode()
     assert "2 / 2" in page.body.decode()
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_a_request_is_shown_whatever_bytes_its_target_has(fake: Fake, tmp_path: Path, workers: str) -> None:
+    config = written(tmp_path, admin={"bind": "127.0.0.1:0", "inspect_bodies": True})
+    with sidecar(fake.url, "-c", config, ADMIN="", WORKERS=workers) as proxy:
+        await proxy.ask("GET", "/api/nfe/\xe1")  # one byte, and no UTF-8
+        (request,) = (await status(proxy))["requests"]
+        page = await ask(proxy.admin, "GET", f"/requests/{request['request_id']}")
+        assert page.status == 200
+        assert "/api/nfe/\\xe1" in page.body.decode()
 
 
 async def test_the_news_tell_each_request_once(fake: Fake, proxy: Sidecar) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING
 
 import pytest
@@ -25,7 +26,7 @@ from proxy.waiting import WaitingRoom
 from tests.support.virtual import VirtualClock, pending_timers, run, settle
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
     from contextlib import AbstractAsyncContextManager
 
     Scenario = Callable[["Bench"], Awaitable[None]]
@@ -313,6 +314,36 @@ async def _other_credentials_are_tried_at_once_where_the_first_were_refused(benc
 
 test_other_credentials_are_tried_at_once = in_virtual_time(
     _other_credentials_are_tried_at_once_where_the_first_were_refused
+)
+
+
+async def _what_another_was_refused_with_is_not_tried_until_its_time(bench: Bench) -> None:
+    """Refused by the store's lock, as by the login: there is no attempt a second later."""
+    asked: list[float] = []
+    lock = bench.store.lock
+
+    @contextlib.asynccontextmanager
+    async def refusing(key: TokenKey) -> AsyncIterator[None]:
+        async with lock(key):
+            asked.append(bench.clock.monotonic)
+            if key == KEY.of(Credentials("user", Secret("first"))):
+                raise CredentialsRefused("no", retry_after=90)
+            yield
+
+    bench.store.lock = refusing  # type: ignore[method-assign]
+    bench.refresher.start()
+    await bench.passes(89)
+    assert (len(asked), bench.sample("login_state", state="refused")) == (1, 1)
+    await bench.passes(2)
+    assert (len(asked), bench.logins) == (2, [])
+    bench.credentials = Credentials("user", Secret("second"))
+    await bench.passes(1.6)
+    assert len(bench.logins) == 1
+    assert await bench.value() == "token-1"
+
+
+test_what_another_was_refused_with_is_not_tried_until_its_time = in_virtual_time(
+    _what_another_was_refused_with_is_not_tried_until_its_time
 )
 
 

@@ -73,6 +73,18 @@ async def test_what_cannot_be_done_is_refused_with_the_reason() -> None:
             await asks.ask("unheard of")
 
 
+async def test_what_cannot_be_written_is_a_defect_that_is_told() -> None:
+    async def find(_: bytes) -> str:
+        return "\udce1"
+
+    async with pair(find=find) as (asks, _):
+        with pytest.raises(Refused, match=r"^a defect of the sidecar: UnicodeEncodeError$"):
+            await asks.ask("find")
+        with pytest.raises(UnicodeEncodeError):
+            await asks.ask("find", "\udce1")
+        assert not asks._asked
+
+
 async def test_who_waits_is_told_when_the_other_is_gone() -> None:
     begun, ended = asyncio.Event(), asyncio.Event()
 

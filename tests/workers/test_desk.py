@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from proxy.errors import CredentialsRefused
+from proxy.errors import CredentialsRefused, GrantRefused, LoginError, LoginUnreachable
 from proxy.tokens import Moment, TokenKey, system_clock
 from proxy.tokens.store import Kept
 from proxy.workers.channel import Channel
@@ -159,23 +159,51 @@ async def test_a_frozen_holder_is_not_waited_for_without_end(caplog: pytest.LogC
     assert [record.__dict__["event"] for record in caplog.records] == ["store-lock-stuck"]
 
 
-async def test_a_refusal_to_one_is_one_to_all_for_a_while() -> None:
+async def log_in(visit: Visit, key: TokenKey, *, fails: LoginError | None = None) -> None:
+    async with visit.store.lock(key):
+        if fails is not None:
+            raise fails
+        await visit.store.save(key, kept("a-token"))
+
+
+@pytest.mark.parametrize("kind", [CredentialsRefused, GrantRefused])
+async def test_a_refusal_to_one_is_one_to_all_until_the_next_login_of_one_process(kind: type[LoginError]) -> None:
     clock = Clock()
     async with visits(2, clock=clock) as (one, other):
+        for expected in (60, 120, 240, 480, 675, 675):  # what the backoff leaves to chance is on top of that
+            with pytest.raises(kind):
+                await log_in(one, KEY, fails=kind("the user name or the password is wrong"))
+            with pytest.raises(kind, match=r"^the user name or the password is wrong$") as told:
+                await log_in(other, KEY)
+            assert expected - PATIENCE < (told.value.retry_after or 0) <= expected
+            clock.passed += expected
+        await log_in(other, KEY)
+        with pytest.raises(kind):
+            await log_in(one, KEY, fails=kind("again"))
+        with pytest.raises(kind) as told:
+            await log_in(other, KEY)
+        assert (told.value.retry_after or 0) <= 60, "the count begins anew after a success"
 
-        async def log_in(visit: Visit, key: TokenKey, *, refused: bool) -> None:
-            async with visit.store.lock(key):
-                if refused:
-                    raise CredentialsRefused("the user name or the password is wrong")
 
-        with pytest.raises(CredentialsRefused):
-            await log_in(one, KEY, refused=True)
-        with pytest.raises(CredentialsRefused, match="the user name or the password is wrong"):
-            await log_in(other, KEY, refused=False)
-        await log_in(other, OTHER, refused=False)
-        await log_in(other, KEY._replace(credentials="changed"), refused=False)
-        clock.passed = 50
-        await log_in(other, KEY, refused=False)
+async def test_other_credentials_than_those_refused_are_tried_at_once_even_those_of_before() -> None:
+    changed = KEY._replace(credentials="changed")
+    refused = CredentialsRefused("the password is wrong")
+    async with visits(2) as (one, other):
+        for key in (KEY, changed, KEY):
+            with pytest.raises(CredentialsRefused):
+                await log_in(one, key, fails=refused)
+            await log_in(other, OTHER)
+            with pytest.raises(CredentialsRefused, match="the password is wrong"):
+                await log_in(other, key)
+        await log_in(one, changed)
+        await log_in(one, KEY)
+
+
+async def test_a_failure_that_may_pass_is_not_shared() -> None:
+    async with visits(2) as (one, other):
+        with pytest.raises(LoginUnreachable):
+            await log_in(one, KEY, fails=LoginUnreachable("no"))
+        await log_in(other, KEY)
 
 
 async def test_a_worker_whose_supervisor_is_gone_stands_alone() -> None:

@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -22,7 +23,6 @@ from proxy.server import StartError
 from proxy.systemd import Supervisor
 from proxy.tokens.schedule import Backoff
 from proxy.workers import team as module
-from proxy.workers import worker as worker_module
 from proxy.workers.team import Team
 from tests.support.wire import PATIENCE
 
@@ -57,7 +57,7 @@ async def test_a_worker_that_stands_still_too_long_is_ended_and_replaced(
 ) -> None:
     monkeypatch.setattr(module, "_MOST_MISSED", 2)
     monkeypatch.setattr(module, "_LOOK_EVERY", 0.5)
-    monkeypatch.setattr(worker_module, "_LONGEST_LOOK", 0.5)
+    monkeypatch.setattr(module, "_LONGEST_LOOK", 0.5)
     caplog.set_level(logging.INFO)
     team = a_team()
     await team.start()
@@ -72,6 +72,44 @@ async def test_a_worker_that_stands_still_too_long_is_ended_and_replaced(
         await team.stop()
     told = [record.__dict__["event"] for record in caplog.records if "worker" in record.__dict__]
     assert told == ["worker-stuck", "worker-ended", "worker-started"]
+
+
+async def test_who_looks_does_not_hasten_the_end_of_one_that_stands_still(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_LOOK_EVERY", 0.5)
+    monkeypatch.setattr(module, "_LONGEST_LOOK", 0.5)
+    team = a_team()
+    await team.start()
+    try:
+        one, _ = team._workers
+        before = one.pid
+        os.kill(before, signal.SIGSTOP)
+        for _ in range(4):
+            await asyncio.gather(*(team._answers.condition() for _ in range(2 * module._MOST_MISSED)))
+        os.kill(before, signal.SIGCONT)
+        await until(lambda: not one.missed)
+        assert (one.pid, one.serving, one.restarts) == (before, True, 0)
+    finally:
+        await team.stop()
+
+
+async def test_a_pause_of_all_processes_ends_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where a container is frozen: time passes, and nobody has had any of it."""
+    monkeypatch.setattr(module, "_MOST_MISSED", 2)
+    monkeypatch.setattr(module, "_LOOK_EVERY", 0.5)
+    monkeypatch.setattr(module, "_LONGEST_LOOK", 0.5)
+    team = a_team()
+    await team.start()
+    try:
+        one, _ = team._workers
+        before = one.pid
+        os.kill(before, signal.SIGSTOP)
+        time.sleep(3)  # noqa: ASYNC251 - the supervising process stands still too
+        os.kill(before, signal.SIGCONT)
+        heard = one.heard
+        await until(lambda: one.heard > heard + 2)
+        assert (one.pid, one.restarts) == (before, 0)
+    finally:
+        await team.stop()
 
 
 async def test_one_that_ends_again_and_again_is_started_ever_more_slowly(
