@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Literal
 from proxy import __version__
 from proxy.asking import ask
 from proxy.config import (
+    find_admin,
     findings,
     json_schema,
     load,
@@ -156,7 +157,9 @@ def _doctor(options: argparse.Namespace) -> int:
 
 
 def _health(options: argparse.Namespace) -> int:
-    bind = load(options.config, os.environ).admin.bind
+    bind, doubt = find_admin(options.config, os.environ)
+    if doubt:
+        print(f"asking at {bind}, the default: the configuration does not tell\n{doubt}", file=sys.stderr)
     try:
         status, body = ask(bind, "/readyz", timeout=_HEALTH_TIMEOUT)
         report = json.loads(body)

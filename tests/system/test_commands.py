@@ -193,6 +193,34 @@ async def test_health_of_a_sidecar_without_a_token(fake: Fake, tmp_path: Path) -
     assert "not-ready; Invoisys refused the credentials (400: Credenciais inválidas.)" in errors
 
 
+@pytest.mark.parametrize(
+    "refused", ["limits: {conections: 3}\n", "accounts: {}\nlisteners: 3\n", "environment: moon\ntokens: {store: x}\n"]
+)
+async def test_health_after_a_configuration_was_refused(fake: Fake, tmp_path: Path, refused: str) -> None:
+    """The sidecar goes on with the one that it has; `health` wants no credentials either."""
+    path = tmp_path / "config.yaml"
+    path.write_text(f"admin: {{bind: 'unix:{tmp_path}/admin.sock'}}\n")
+    with sidecar(fake.url, "-c", str(path), ADMIN="") as proxy:
+        await fake.reached(logins_granted=1)
+        path.write_text(path.read_text() + refused)
+        proxy.process.signal(signal.SIGHUP)
+        proxy.process.event("reload-refused")
+        assert ended("health", "-c", str(path)) == (0, "ready\n", "")
+        assert ended("health", INVOISYS_CONFIG=str(path)) == (0, "ready\n", "")
+        path.write_text("{")
+        assert ended("health", "-c", str(path), INVOISYS_ADMIN=proxy.admin) == (0, "ready\n", "")
+
+
+def test_health_never_ends_as_for_wrong_usage(tmp_path: Path) -> None:
+    """Docker keeps exit code 2 of a health check to itself."""
+    path = tmp_path / "config.yaml"
+    path.write_text(f"admin: {{bind: 'unix:{tmp_path}/nobody.sock'}}\nunknown: 1\n")
+    for settings in ({"INVOISYS_CONFIG": str(path)}, {"INVOISYS_ADMIN": f"unix:{tmp_path}/nobody.sock"}):
+        code, output, errors = ended("health", **settings)
+        assert (code, output) == (1, "")
+        assert f"no sidecar answers at unix:{tmp_path}/nobody.sock: " in errors
+
+
 async def test_the_probes(fake: Fake, proxy: Sidecar) -> None:
     await fake.reached(logins_granted=1)
     for path in ("/livez", "/startupz", "/readyz"):
