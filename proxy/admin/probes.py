@@ -41,7 +41,7 @@ class Admin:
     async def open(self, take_sockets: TakeSockets | None = None) -> str:
         """Listen, and return the address; raises `OSError`."""
         app = web.Application()
-        app.router.add_get("/startupz", self._alive)  # it is answered only once the listeners are open
+        app.router.add_get("/startupz", self._started)
         app.router.add_get("/livez", self._alive)
         app.router.add_get("/readyz", self._ready)
         app.router.add_get("/metrics", self._exposition)
@@ -71,8 +71,14 @@ class Admin:
         if self._runner is not None:
             await self._runner.cleanup()
 
+    async def _started(self, _request: web.Request) -> web.Response:
+        reason = "the configuration is loaded, and the listeners are open"  # this port is opened last
+        return web.json_response({"status": "ok", "reasons": [reason]})
+
     async def _alive(self, _request: web.Request) -> web.Response:
-        return web.json_response({"status": "ok"})
+        if await self._source.turns():
+            return web.json_response({"status": "ok", "reasons": ["the event loop turns"]})
+        return web.json_response({"status": "stuck", "reasons": ["no worker's event loop turns"]}, status=503)
 
     async def _ready(self, _request: web.Request) -> web.Response:
         readiness, reasons = await self._source.condition()

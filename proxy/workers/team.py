@@ -154,14 +154,15 @@ class Team:
 
     async def _watch(self, worker: Worker) -> None:
         """Know what a worker has counted, should it be killed; and end one that stands still."""
+        missed = 0
         while True:
             await asyncio.sleep(_LOOK_EVERY)
-            if worker.serving:
-                await worker.look()
-            if worker.serving and worker.missed >= _MOST_MISSED:
+            told = not worker.serving or await worker.look()
+            missed = 0 if told else missed + 1
+            if worker.serving and missed >= _MOST_MISSED:
                 text = "worker %d (process %d) has stood still for too long, and is ended"
                 log.error(text, worker.number, worker.pid, extra={"event": "worker-stuck", "worker": worker.number})
-                worker.missed = 0
+                missed = 0
                 worker.kill()
 
     # --- Change -------------------------------------------------------------------------------------------------------

@@ -46,8 +46,8 @@ class Worker:
         self.serving = False
         self.reading: Reading | None = None
         """The last that is known."""
-        self.missed = 0
-        """How many times in a row the worker has not told how it is."""
+        self.silent_since: float | None = None
+        """On the monotonic clock, while it does not tell how it is."""
         self.started_at = 0.0
         """On the wall clock."""
         self.down_since: float | None = None
@@ -64,7 +64,7 @@ class Worker:
 
     async def start(self, orders: Orders, sockets: Sequence[socket.socket]) -> None:
         """Return when the worker serves; raises `StartError`."""
-        self.reading, self.missed, self.started_at = None, 0, time.time()
+        self.reading, self.silent_since, self.started_at = None, None, time.time()
         try:
             await self._spawn()
         except OSError as error:
@@ -150,16 +150,17 @@ class Worker:
                 return await self.channel.ask(what, body, kind=kind)
         return None
 
-    async def look(self, patience: float = _LONGEST_LOOK) -> Reading | None:
-        """Return how the worker is, or how it was where it does not tell in time."""
+    async def look(self, patience: float | None = None) -> bool:
+        """See how the worker is, and return whether it has told in time."""
+        began = time.monotonic()
         try:
-            async with asyncio.timeout(patience):
+            async with asyncio.timeout(patience or _LONGEST_LOOK):
                 self.reading = cast("Reading", await self.channel.ask("look", kind=Reading))
         except (TimeoutError, Gone, Refused):
-            self.missed += 1
-        else:
-            self.missed = 0
-        return self.reading
+            self.silent_since = self.silent_since or began
+            return False
+        self.silent_since = None
+        return True
 
 
 class _Voice(asyncio.Protocol):

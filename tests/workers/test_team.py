@@ -74,6 +74,26 @@ async def test_a_worker_that_stands_still_too_long_is_ended_and_replaced(
     assert told == ["worker-stuck", "worker-ended", "worker-started"]
 
 
+async def test_many_who_ask_how_a_worker_is_do_not_hasten_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_MOST_MISSED", 8)
+    monkeypatch.setattr(module, "_LOOK_EVERY", 0.1)
+    monkeypatch.setattr(worker_module, "_LONGEST_LOOK", 0.4)
+    team = a_team()
+    await team.start()
+    try:
+        one, _ = team._workers
+        before = one.pid
+        os.kill(before, signal.SIGSTOP)
+        for _ in range(3):
+            await asyncio.gather(*(team._answers.condition() for _ in range(10)))
+        assert one.silent_since is not None
+        os.kill(before, signal.SIGCONT)
+        await until(lambda: one.silent_since is None)
+        assert (one.pid, one.restarts) == (before, 0)
+    finally:
+        await team.stop()
+
+
 async def test_one_that_ends_again_and_again_is_started_ever_more_slowly(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
