@@ -231,7 +231,7 @@ class _Handler(logging.Handler):
 
 
 def _of(record: logging.LogRecord) -> tuple[object, ...]:
-    return tuple(getattr(record, name, None) for name in ("account", "api", "listener"))
+    return tuple(getattr(record, name, None) for name in ("account", "api", "listener", "worker"))
 
 
 def _kind(record: logging.LogRecord) -> tuple[object, ...]:

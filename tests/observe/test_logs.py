@@ -280,6 +280,16 @@ def test_a_new_token_ends_a_row_of_failed_logins(clock: Clock) -> None:
     ]
 
 
+@pytest.mark.parametrize("event", ["worker-ended", "worker-stuck"])
+def test_what_happens_to_another_worker_is_told_at_once(clock: Clock, event: str) -> None:
+    stream = Stream()
+    set_up("info", "json", stream)
+    for number in (1, 2, 2):
+        about = {"event": event, "worker": number}
+        logging.getLogger("proxy").error("worker %d (process %d) stopped", number, 100 + number, extra=about)
+    assert [(told["worker"], told.get("repeated")) for told in said(stream)] == [(1, None), (2, None)]
+
+
 def test_defects_are_alike_where_they_were_raised(clock: Clock) -> None:
     stream = Stream()
     set_up("info", "json", stream)
