@@ -33,7 +33,8 @@ class Admin:
         """Raises `ConfigError`, for an owner or a group that nobody has."""
         self._door = Door(config.bind, config.socket)
         self._source = source
-        guard = Guard(map(str, (*config.hosts, *own_names(config.bind))))
+        names = map(str, (*config.hosts, *own_names(config.bind)))
+        guard = Guard(names, hosts_key="`admin.hosts`", origins_key=None)
         self._actions = Actions(guard, source)
         self._site = Site(guard, source)
         self._runner: web.AppRunner | None = None

@@ -57,9 +57,9 @@ whatever the answer says.
 
 Failures that are alike are not repeated: the first is told in full, and what follows within a minute is told in one
 line, with `repeated`; while it goes on, such a line comes every ten minutes. Alike are warnings of the same event,
-account, API, worker and words, and requests of the same listener, API, error and outcome. A success ends it: after a login,
-the next failure is told in full again. Never summarised are requests that may have made a document and whose caller
-did not get the answer: each of them may have to be queried by access key.
+account, API, worker and words, and requests of the same listener, API, error and outcome. A success ends it: after a
+login, the next failure is told in full again. Never summarised are requests that may have made a document and whose
+caller did not get the answer: each of them may have to be queried by access key.
 
 ## On a terminal
 

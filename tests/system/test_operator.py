@@ -76,18 +76,18 @@ async def test_actions_are_post_only(untouched: Pair, action: str, method: str) 
 
 @pytest.mark.parametrize("action", ACTIONS)
 @pytest.mark.parametrize(
-    ("fields", "status"),
+    ("fields", "status", "mend"),
     [
-        ({"Host": "evil.example"}, 421),
-        ({"Host": "localhost.evil.example"}, 421),
-        ({"Origin": "http://evil.example"}, 403),
-        ({"Origin": "null"}, 403),
-        ({"Sec-Fetch-Site": "cross-site"}, 403),
-        ({"Sec-Fetch-Site": "same-site"}, 403),
+        ({"Host": "evil.example"}, 421, "; add it to `admin.hosts`"),
+        ({"Host": "localhost.evil.example"}, 421, "; add it to `admin.hosts`"),
+        ({"Origin": "http://evil.example"}, 403, "; only this port's own page is"),
+        ({"Origin": "null"}, 403, "; only this port's own page is"),
+        ({"Sec-Fetch-Site": "cross-site"}, 403, " may not call the sidecar"),
+        ({"Sec-Fetch-Site": "same-site"}, 403, " may not call the sidecar"),
     ],
 )
 async def test_actions_have_the_guard_of_a_listener(
-    untouched: Pair, action: str, fields: dict[str, str], status: int
+    untouched: Pair, action: str, fields: dict[str, str], status: int, mend: str
 ) -> None:
     fake, proxy = untouched
     await fake.reached(logins_granted=1)
@@ -95,6 +95,7 @@ async def test_actions_have_the_guard_of_a_listener(
     assert reply.status == status
     assert reply["Content-Type"].startswith("application/problem+json")
     assert reply["X-Invoisys-Outcome"] == "not-sent"
+    assert reply.json()["detail"].endswith(mend)
     assert (await fake.state())["logins"] == 1
     assert (await ask(proxy.admin, "GET", "/livez")).status == 200
 
