@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from msgspec import UNSET, Struct, UnsetType
 
 from proxy import __version__
-from proxy.observe import NEXT_STEPS
+from proxy.observe import next_step, told_of
 from proxy.observe.history import STEP, Inspected
 
 if TYPE_CHECKING:
@@ -224,7 +224,7 @@ def request(past: Past, offset: float) -> Request:
         replayed=line.replayed,
         resent=line.resent,
         upstream_status=line.upstream_status,
-        failure=None if line.error is None else Failure(line.error, line.detail, NEXT_STEPS.get(line.error, "")),
+        failure=None if (told := told_of(line)) is None else Failure(*told),
     )
 
 
@@ -251,12 +251,16 @@ def _token(account: str, api: str, story: Story) -> Token:
         expires_at=None if token is None else _utc(token.expires_at.wall),
         retry_in_s=story.retry_in,
         rejections=story.rejections,
-        failure=None if failure is None else Failure(failure.name, failure.detail, NEXT_STEPS.get(failure.name, "")),
+        failure=None if failure is None else _of_login(failure.name, failure.detail),
         logins=[
-            Login(_utc(at), reason, result, Failure(result, detail, NEXT_STEPS.get(result, "")) if detail else None)
+            Login(_utc(at), reason, result, _of_login(result, detail) if detail else None)
             for at, reason, result, detail in story.logins
         ],
     )
+
+
+def _of_login(error: str, detail: str) -> Failure:
+    return Failure(error, detail, next_step("login-failed", error))
 
 
 def _utc(seconds: float) -> datetime:

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 import msgspec
 from aiohttp.http_exceptions import HttpProcessingError
 
-from proxy.observe.events import EVENTS
-from proxy.observe.steps import ERRORS
+from proxy.observe.steps import next_step, told_of
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -29,12 +28,6 @@ _json = msgspec.json.Encoder(enc_hook=str)
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _MINUTE = 60
-
-
-def next_step(event: str, error: object = None) -> str:
-    """Say what to do about a failure; the error that an event names knows more than the event."""
-    step = ERRORS.get(error, "") if isinstance(error, str) else ""
-    return (step or (EVENTS[event].next_step if event in EVENTS else "")).replace("`", "")
 
 
 def level_of(line: RequestLine) -> str:
@@ -77,10 +70,11 @@ class JsonForm:
         """Return the line of a request, or of several that failed alike."""
         head = self._head % (_utc(time.time()).encode(), level_of(line).encode())
         written = head + _json.encode(line)[1:]
-        if line.error is None:
+        told = told_of(line)
+        if told is None:
             return written + b"\n"
-        further = _further(next_step("request", line.error), repeated)
-        return (written[:-1] + b"," + _json.encode(further)[1:] if further else written) + b"\n"
+        said = {"detail": told.detail} if line.error is None else {}
+        return written[:-1] + b"," + _json.encode(said | _further(told.next_step, repeated))[1:] + b"\n"
 
 
 def _further(step: str, repeated: Repeated[logging.LogRecord] | Repeated[RequestLine] | None) -> dict[str, object]:
@@ -121,10 +115,11 @@ class TextForm:
             text += " replayed after a 401"
         if line.upstream_status is not None:
             text += f" upstream answered {line.upstream_status}"
-        if line.error is not None:
-            said = _plain(f"{line.outcome}: {line.detail or line.error}")
+        told = told_of(line)
+        if told is not None:
+            said = _plain(f"{line.outcome}: {told.detail or told.error}")
             text += f" {self._in('1;31' if line.outcome == 'unknown' else '33', said)}"
-            text += self._step(next_step("request", line.error))
+            text += self._step(told.next_step)
         return f"{self._clock(time.time())} {status} {text}\n".encode("utf-8", "backslashreplace")
 
     def _step(self, step: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from proxy.observe.events import EVENTS, Event
-from proxy.observe.steps import ERRORS
+from proxy.observe.steps import ERRORS, PASSED_ON
 
 _HEAD = """\
 # The log
@@ -42,7 +42,7 @@ Here it is broken into many, to be read.
 | `level` | `debug`, `info`, `warning` or `error` |
 | `event` | what happened, by a name that stays: one of those below |
 | `message` | the same for a person; its words may change. A request's line has none. |
-| `next_step` | what to do about it: with every warning and error that wants something done |
+| `next_step` | what to do: with each warning and error that wants something done, and with a 401 that was passed on |
 | `repeated`, `within_s` | this line stands for so many more within so many seconds; the rest of it is of the last one |
 | `exception` | the traceback of a defect |
 | `worker` | the worker whose line it is, or that it is about; only where there are several |
@@ -78,15 +78,26 @@ explains; `caller-gone` is a caller that left before it had its answer.
 """
 
 
+_REPLAYS = """\
+## A 401 that was passed on
+
+Where Invoisys answers 401, the request is sent once more with a new token, and `replay` in its line is `replayed`.
+Where it could not be, the caller gets the 401; the line says in `detail` why, and in `next_step` what to do.
+"""
+
+
 _EVENT_COLUMNS = "| event | level | what it means | what to do | further fields |\n| --- | --- | --- | --- | --- |\n"
 _ERROR_COLUMNS = "| error | what to do |\n| --- | --- |\n"
+_REPLAY_COLUMNS = "| replay | detail | what to do |\n| --- | --- | --- |\n"
 
 
 def page() -> str:
     """Return the whole page."""
     rows = "".join(_row(name, event) for name, event in EVENTS.items())
     steps = "".join(f"| `{name}` | {step} |\n" for name, step in ERRORS.items())
-    return f"{_HEAD}\n{_EVENT_COLUMNS}{rows}\n{_ERRORS}\n{_ERROR_COLUMNS}{steps}"
+    errors = f"{_ERRORS}\n{_ERROR_COLUMNS}{steps}"
+    passed_on = "".join(f"| `{name}` | {detail} | {step} |\n" for name, (detail, step) in PASSED_ON.items())
+    return f"{_HEAD}\n{_EVENT_COLUMNS}{rows}\n{errors}\n{_REPLAYS}\n{_REPLAY_COLUMNS}{passed_on}"
 
 
 def _row(name: str, event: Event) -> str:

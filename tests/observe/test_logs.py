@@ -13,7 +13,7 @@ from aiohttp.http_exceptions import BadHttpMessage
 
 from proxy.observe import RequestLine, set_up
 from proxy.observe.logs import Lines
-from proxy.observe.steps import ERRORS
+from proxy.observe.steps import ERRORS, PASSED_ON
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -368,6 +368,19 @@ async def test_a_request_as_json() -> None:
     )
 
 
+@pytest.mark.parametrize("replay", list(PASSED_ON))
+async def test_a_401_that_was_passed_on_says_why_and_what_to_do(replay: str) -> None:
+    stream = Stream()
+    log = set_up("info", "json", stream)
+    log.write(line(status=401, outcome="answered", replay=replay))
+    log.flush()
+    (event,) = said(stream)
+    detail, step = PASSED_ON[replay]
+    assert (event["replay"], event["detail"], event["next_step"]) == (replay, detail, step.replace("`", ""))
+    assert event["level"] == "info"  # Invoisys has answered
+    assert "error" not in event
+
+
 async def test_what_is_not_there_is_not_said() -> None:
     stream = Stream()
     log = set_up("info", "json", stream)
@@ -389,6 +402,15 @@ async def test_what_is_not_there_is_not_said() -> None:
         (
             {"status": 502, "outcome": "unknown", "error": "connection-lost", "detail": "the connection ended"},
             "502 POST /api/nfe/envio 0.0 ms unknown: the connection ended. " + ERRORS["connection-lost"],
+        ),
+        (
+            {"status": 401, "outcome": "answered", "replay": "failed"},
+            f"401 POST /api/nfe/envio 0.0 ms answered: {PASSED_ON['failed'][0]}. "
+            + PASSED_ON["failed"][1].replace("`", ""),
+        ),
+        (
+            {"status": 200, "replay": "replayed", "replayed": True},
+            "200 POST /api/nfe/envio 0.0 ms replayed after a 401",
         ),
         (
             {"outcome": "unknown", "error": "caller-gone"},

@@ -429,6 +429,15 @@ async def _(world: World) -> None:
         await world.fake.reached(logins_granted=2)
 
 
+@symptom("401 from Invoisys while logins fail")
+async def _(world: World) -> None:
+    async with world.sidecar() as proxy:
+        await world.fake.reached(logins_granted=1)
+        await world.fake.do("revoke")
+        await world.fake.do("logins", mode="error")
+        assert (await proxy.issue(1)).status == 401
+
+
 # --- Answers that do not come -----------------------------------------------------------------------------------------
 
 
