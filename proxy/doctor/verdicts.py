@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from proxy.doctor.report import Finding
+from proxy.doctor.report import Finding, Verdict
 from proxy.observe import PREFIX
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
+
+    from proxy.doctor.report import Step
 
 MOST_SKEW = 60.0
 """Seconds by which a clock may be off, as for the warning in the log."""
@@ -102,18 +104,29 @@ def judge_metrics(reading: Reading) -> str:
     return f"good tokens rejected since the sidecar started: {sum(reading.rejections.values())}"
 
 
-def judge_readiness(status: str, reasons: list[str]) -> str:
-    """Judge what a running sidecar says of itself on /readyz; raises `Finding`."""
+def judge_readiness(status: str, reasons: list[str], logins: Sequence[Step] = ()) -> str:
+    """Judge what a running sidecar says of itself on /readyz; raises `Finding`, whose mend may be one of `logins`."""
     said = "; ".join((status, *reasons))
-    match status:
-        case "ready":
-            return "the sidecar runs and is ready"
-        case "degraded":
-            mend = "mend the login (see the step login) before the token that is still good expires"
-            raise Finding("degraded", f"the sidecar serves, but cannot renew its token: {said}", mend, serious=False)
-        case "draining":
-            mend = "start it again, if it was not you who stopped it"
-            raise Finding("draining", f"the sidecar is about to end: {said}", mend, serious=False)
-        case _:
-            mend = "do what the step login says; if that is well, wait for the sidecar's next login or restart it"
-            raise Finding("not-ready", f"the sidecar runs and has no usable token: {said}", mend)
+    if status == "ready":
+        return "the sidecar runs and is ready"
+    if status == "draining":
+        mend = "start it again, if it was not you who stopped it"
+        raise Finding("draining", f"the sidecar is about to end: {said}", mend, serious=False)
+    cause = _cause_among(logins, reasons)
+    if cause is not None:
+        said += f"; the cause stands at {cause.title}"
+    if status == "degraded":
+        text = f"the sidecar serves, but cannot renew its token: {said}"
+        mend = "mend the login (see the step login) before the token that is still good expires"
+        raise Finding("degraded", text, "" if cause else mend, serious=False)
+    mend = "do what the step login says; if that is well, wait for the sidecar's next login or restart it"
+    raise Finding("not-ready", f"the sidecar runs and has no usable token: {said}", "" if cause else mend)
+
+
+def _cause_among(logins: Sequence[Step], reasons: Sequence[str]) -> Step | None:
+    """Return the login that has failed as the sidecar's own, or that could not even be tried."""
+    for step in logins:
+        same = step.verdict is Verdict.FAILED and all(step.text in reason for reason in reasons)
+        if same or step.verdict is Verdict.NOT_TRIED:
+            return step
+    return None

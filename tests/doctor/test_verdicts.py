@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.doctor.report import Finding, Verdict
+from proxy.doctor.report import Finding, Step, Verdict
 from proxy.doctor.verdicts import (
     MOST_SKEW,
     judge_certificate,
@@ -98,6 +98,32 @@ def test_a_sidecar_that_says_what_is_wrong(status: str, verdict: Verdict) -> Non
     with pytest.raises(Finding, match=f"{status}; Invoisys refused the credentials$") as found:
         judge_readiness(status, ["Invoisys refused the credentials"])
     assert (found.value.cause, found.value.verdict) == (status, verdict)
+
+
+REFUSED = Step("login", "default to API 2.0", Verdict.FAILED, "Invoisys refused the credentials", "credentials-refused")
+NOT_TRIED = Step("login", "default to API 3.0", Verdict.NOT_TRIED, "not tried, since tcp failed")
+WELL = Step("login", "default to API 2.0", Verdict.OK, "Invoisys gave a token")
+
+
+@pytest.mark.parametrize("status", ["degraded", "not-ready"])
+@pytest.mark.parametrize(
+    ("logins", "reasons", "cause"),
+    [
+        ([REFUSED], ["Invoisys refused the credentials"], REFUSED),
+        ([WELL, REFUSED], ["worker 1: Invoisys refused the credentials"], REFUSED),
+        ([WELL, NOT_TRIED], ["the login server could not be reached"], NOT_TRIED),
+        ([REFUSED], ["the login server answered 500"], None),
+        ([REFUSED], ["Invoisys refused the credentials", "no worker serves"], None),
+        ([WELL], ["the first login is under way"], None),
+    ],
+)
+def test_a_cause_that_a_login_has_told_is_not_told_again(
+    status: str, logins: list[Step], reasons: list[str], cause: Step | None
+) -> None:
+    with pytest.raises(Finding) as found:
+        judge_readiness(status, reasons, logins)
+    assert found.value.text.endswith(f"; the cause stands at {cause.title}" if cause else reasons[-1])
+    assert (found.value.mend == "") is (cause is not None)
 
 
 @pytest.mark.parametrize("exposition", ["<html>", "# TYPE"])
