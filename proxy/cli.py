@@ -164,11 +164,12 @@ def _health(options: argparse.Namespace) -> int:
         status, body = ask(bind, "/readyz", timeout=_HEALTH_TIMEOUT)
         report = json.loads(body)
         said = "; ".join((report["status"], *report["reasons"]))
-    except (OSError, ValueError, KeyError, http.client.HTTPException) as error:
+        steps = [f"to do: {step}" for step in report.get("next_steps", ())]
+    except (OSError, ValueError, KeyError, TypeError, http.client.HTTPException) as error:
         print(f"no sidecar answers at {bind}: {error}", file=sys.stderr)
         return FAILED
     ready = status == http.HTTPStatus.OK
-    print(said, file=sys.stdout if ready else sys.stderr)
+    print(said, *steps, sep="\n", file=sys.stdout if ready else sys.stderr)
     return OK if ready else FAILED
 
 

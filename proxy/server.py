@@ -14,7 +14,7 @@ from proxy.assembly import Assembly
 from proxy.config import changes
 from proxy.descriptors import left_for_callers, raise_limit
 from proxy.errors import ProxyError
-from proxy.observe import Metrics
+from proxy.observe import Metrics, next_step
 from proxy.systemd import Supervisor
 from proxy.tracing import open_tracing
 
@@ -32,6 +32,9 @@ log = logging.getLogger(__name__)
 
 _EAGER = "2.0"
 """The API whose token is fetched at start; the others' at first need."""
+
+DRAINING = Condition(Readiness.DRAINING, ("the sidecar is stopping",), (next_step("request", "draining"),))
+"""The condition of a sidecar that was asked to stop."""
 
 _LAST_WORDS = 0.5
 """Seconds for those whose request was cut to be told."""
@@ -246,12 +249,15 @@ class Sidecar:
     def condition(self) -> Condition:
         """Tell whether requests can be served: by the token that is fetched at start, of each account."""
         if self._draining:
-            return Condition(Readiness.DRAINING, ("the sidecar is stopping",))
-        reports = [refresher.report() for (_, api), refresher in self._rooms.refreshers.items() if api == _EAGER]
+            return DRAINING
+        eager = [refresher for (_, api), refresher in self._rooms.refreshers.items() if api == _EAGER]
+        reports = [refresher.report() for refresher in eager]
         reasons = tuple(reason for _, reason in reports if reason)
+        failures = [failure for refresher in eager if (failure := refresher.story().failure)]
+        steps = tuple(dict.fromkeys(next_step("login-failed", failure.name) for failure in failures))
         if not all(usable for usable, _ in reports):
-            return Condition(Readiness.NOT_READY, reasons)
-        return Condition(Readiness.DEGRADED if reasons else Readiness.READY, reasons)
+            return Condition(Readiness.NOT_READY, reasons, steps)
+        return Condition(Readiness.DEGRADED if reasons else Readiness.READY, reasons, steps)
 
 
 def _caller_connections(config: Config, rooms: Assembly) -> int:

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, cast
 
 from aiohttp import web
 
-from proxy.admin.actions import Actions
+from proxy.admin.actions import Actions, as_json
 from proxy.admin.site import Site
 from proxy.admin.source import Readiness
 from proxy.door import Door
 from proxy.guard import Guard, own_names
+from proxy.observe import next_step
 
 if TYPE_CHECKING:
     from proxy.admin.source import Source
@@ -74,17 +75,18 @@ class Admin:
 
     async def _started(self, _request: web.Request) -> web.Response:
         reason = "the configuration is loaded, and the listeners are open"  # this port is opened last
-        return web.json_response({"status": "ok", "reasons": [reason]})
+        return as_json({"status": "ok", "reasons": [reason]})
 
     async def _alive(self, _request: web.Request) -> web.Response:
         if await self._source.turns():
-            return web.json_response({"status": "ok", "reasons": ["the event loop turns"]})
-        return web.json_response({"status": "stuck", "reasons": ["no worker's event loop turns"]}, status=503)
+            return as_json({"status": "ok", "reasons": ["the event loop turns"]})
+        stuck = {"status": "stuck", "reasons": ["no worker's event loop turns"]}
+        return as_json({**stuck, "next_steps": [next_step("worker-stuck")]}, 503)
 
     async def _ready(self, _request: web.Request) -> web.Response:
-        readiness, reasons = await self._source.condition()
-        status = 200 if readiness in _SERVING else 503
-        return web.json_response({"status": readiness, "reasons": reasons}, status=status)
+        readiness, reasons, steps = await self._source.condition()
+        told = {"status": readiness, "reasons": reasons}
+        return as_json({**told, "next_steps": steps} if steps else told, 200 if readiness in _SERVING else 503)
 
     async def _exposition(self, request: web.Request) -> web.Response:
         body, media_type = await self._source.exposition(request.headers.get("Accept", ""))

@@ -28,10 +28,11 @@ class Readiness(StrEnum):
 
 
 class Condition(NamedTuple):
-    """Readiness, and the reasons in words."""
+    """Readiness, the reasons in words, and what to do where there is something to be done."""
 
     readiness: Readiness
     reasons: tuple[str, ...] = ()
+    next_steps: tuple[str, ...] = ()
 
 
 class Source(Protocol):

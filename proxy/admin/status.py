@@ -14,6 +14,7 @@ from proxy.observe import next_step, told_of
 from proxy.observe.history import STEP, Inspected
 
 if TYPE_CHECKING:
+    from proxy.admin.source import Condition
     from proxy.observe import History, Past
     from proxy.observe.history import Step
     from proxy.tokens import Refresher
@@ -165,6 +166,7 @@ class Status(Struct, frozen=True):
     started_at: datetime
     readiness: str
     reasons: Sequence[str]
+    next_steps: Sequence[str]
     listeners: Sequence[Listening]
     tokens: Sequence[Token]
     connections: Sequence[Connections]
@@ -180,20 +182,18 @@ class Status(Struct, frozen=True):
 _FAILED_FROM = 400
 
 
-def gather(
-    rooms: Rooms, history: History, condition: tuple[str, Sequence[str]], started: float, *, since: int = 0
-) -> Status:
+def gather(rooms: Rooms, history: History, condition: Condition, started: float, *, since: int = 0) -> Status:
     """Read the present state, with the requests after the one of that number; `started` is on the wall clock."""
     now, clock = time.time(), time.monotonic()
-    readiness, reasons = condition
     return Status(
         version=__version__,
         environment=rooms.environment,
         run=history.run,
         now=_utc(now),
         started_at=_utc(started),
-        readiness=str(readiness),
-        reasons=reasons,
+        readiness=str(condition.readiness),
+        reasons=condition.reasons,
+        next_steps=condition.next_steps,
         listeners=rooms.listeners,
         tokens=[_token(*at, refresher.story()) for at, refresher in rooms.refreshers.items()],
         connections=[Connections(api, rooms.upstreams[api], *pool.reading()) for api, pool in rooms.pools.items()],

@@ -16,8 +16,10 @@ from prometheus_client.registry import Collector
 from proxy.admin import Condition, Readiness, Refreshed
 from proxy.admin import status as a
 from proxy.observe import families as f
+from proxy.observe import next_step
 from proxy.observe.counting import family
 from proxy.observe.metrics import READINESS_STATES
+from proxy.server import DRAINING
 from proxy.workers.sums import Sums, counted
 from proxy.workers.views import condition_of, refreshed_of, status_of
 from proxy.workers.words import Span, View
@@ -71,7 +73,7 @@ class Answers:
 
     def _condition(self) -> Condition:
         if self.draining:
-            return Condition(Readiness.DRAINING, ("the sidecar is stopping",))
+            return DRAINING
         others, now = [], time.monotonic()
         for worker in self._workers:
             silent = _silence(worker)
@@ -79,7 +81,8 @@ class Answers:
             if away:
                 readiness = Readiness.DEGRADED if away < _SHORT else Readiness.NOT_READY
                 what = "does not answer" if silent else "has ended, and is started again"
-                others.append(Condition(readiness, (f"worker {worker.number} {what}",)))
+                step = next_step("worker-stuck" if silent else "worker-ended")
+                others.append(Condition(readiness, (f"worker {worker.number} {what}",), (step,)))
         if not any(worker.serving and not _silence(worker) for worker in self._workers):
             others.append(Condition(Readiness.NOT_READY, ("no worker serves",)))
         there = {worker.number: worker.reading.condition for worker in self._workers if worker.reading is not None}

@@ -190,7 +190,10 @@ async def test_health_of_a_sidecar_without_a_token(fake: Fake, tmp_path: Path) -
         assert (await proxy.issue(1)).status == 503
         code, _, errors = ended("health", **CREDENTIALS, INVOISYS_ADMIN=admin)
     assert code == 1
-    assert "not-ready; Invoisys refused the credentials (400: Credenciais inválidas.)" in errors
+    assert errors == (
+        "not-ready; Invoisys refused the credentials (400: Credenciais inválidas.)\n"
+        "to do: Put the right user name and password in place; a file is read again at once.\n"
+    )
 
 
 @pytest.mark.parametrize(
@@ -223,10 +226,25 @@ def test_health_never_ends_as_for_wrong_usage(tmp_path: Path) -> None:
 
 async def test_the_probes(fake: Fake, proxy: Sidecar) -> None:
     await fake.reached(logins_granted=1)
-    for path in ("/livez", "/startupz", "/readyz"):
+    for path, status, reasons in (
+        ("/livez", "ok", ["the event loop turns"]),
+        ("/startupz", "ok", ["the configuration is loaded, and the listeners are open"]),
+        ("/readyz", "ready", []),
+    ):
         reply = await ask(proxy.admin, "GET", path, headers={"Host": "10.1.2.3:9090"})
         assert reply.status == 200
-        assert "status" in reply.json()
+        assert reply.json() == {"status": status, "reasons": reasons}
+
+
+async def test_readyz_says_why_and_what_to_do_as_the_log_does(fake: Fake) -> None:
+    await fake.do("logins", mode="refuse")
+    with sidecar(fake.url) as proxy:
+        logged = proxy.process.event("login-failed")
+        reply = await ask(proxy.admin, "GET", "/readyz")
+        told = (await ask(proxy.admin, "GET", "/status")).json()
+    assert reply.status == 503
+    assert "Credenciais inválidas." in reply.body.decode()  # to be read by a person
+    assert reply.json()["next_steps"] == told["next_steps"] == [logged["next_step"]]
 
 
 async def test_a_unix_socket(fake: Fake, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 import subprocess
 import sys
 from typing import TYPE_CHECKING, NamedTuple
@@ -10,6 +11,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from proxy.asking import ask as ask_plainly
+from proxy.config import Bind
 from tests.support.config import written
 from tests.support.processes import ROOT, Fake, Sidecar, fake_invoisys, sidecar
 from tests.support.wire import ask, send
@@ -19,6 +22,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 ACTIONS = ["/refresh", "/quit"]
+A_PROBE_WAITS = 3.0
+"""Seconds, as deploy/kubernetes has it."""
 
 
 class Pair(NamedTuple):
@@ -52,7 +57,8 @@ async def test_a_token_that_cannot_be_replaced_is_told_with_the_reason_and_stays
     reply = await ask(proxy.admin, "POST", "/refresh", b"")
     (result,) = reply.json()["refreshed"]
     assert (reply.status, result["error"]) == (503, "credentials-refused")
-    assert "Credenciais inválidas." in result["detail"]
+    assert "Credenciais inválidas." in reply.body.decode()
+    assert result["next_step"] == proxy.process.event("login-failed")["next_step"]
     assert (await proxy.issue(1)).status == 200
 
 
@@ -122,8 +128,33 @@ async def test_further_names_of_the_port(fake: Fake, tmp_path: Path) -> None:
         assert (await ask(proxy.admin, "POST", "/refresh", b"", {"Host": "invoisys-proxy:9090"})).status == 200
 
 
-def test_a_sidecar_that_stands_still_is_not_healthy(proxy: Sidecar) -> None:
+STUCK = """
+import threading
+import proxy.guard
+
+def stand_still(*arguments):
+    print("stuck", flush=True)
+    threading.Event().wait()
+
+proxy.guard.Guard.check = stand_still
+"""
+
+
+def test_a_stuck_event_loop_is_not_alive(fake: Fake, tmp_path: Path) -> None:
     """The probes are answered by the loop that serves callers, and by no thread beside it."""
+    (tmp_path / "sitecustomize.py").write_text(STUCK)
+    with sidecar(fake.url, PYTHONPATH=f"{tmp_path}:{ROOT}") as proxy:
+        bind = Bind("127.0.0.1", urlsplit(proxy.admin).port or 0)
+        assert ask_plainly(bind, "/livez", timeout=A_PROBE_WAITS)[0] == 200
+        with socket.create_connection(("127.0.0.1", urlsplit(proxy.url).port or 0)) as caller:
+            caller.sendall(b"GET /api/nfe/getbychaveSTD/1 HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert "stuck\n" in iter(proxy.process.next_line, "")
+            with pytest.raises(TimeoutError):
+                ask_plainly(bind, "/livez", timeout=A_PROBE_WAITS)
+        proxy.process.child.kill()
+
+
+def test_a_sidecar_that_stands_still_is_not_healthy(proxy: Sidecar) -> None:
     proxy.process.event("login")
     listen = {"INVOISYS_ADMIN": proxy.admin.removeprefix("http://"), "INVOISYS_USERNAME": "u", "INVOISYS_PASSWORD": "p"}
     proxy.process.signal(signal.SIGSTOP)

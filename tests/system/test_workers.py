@@ -305,7 +305,7 @@ async def test_a_worker_that_stands_still_is_told_and_stops_nobody_else(fake: Fa
 
         async def told() -> bool:
             reply = (await ask(proxy.admin, "GET", "/readyz")).json()
-            return bool(reply == {"status": "degraded", "reasons": ["worker 2 does not answer"]})
+            return (reply["status"], reply["reasons"]) == ("degraded", ["worker 2 does not answer"])
 
         await until(told)
         assert (await status(proxy))["requests"] == []
@@ -329,6 +329,7 @@ async def test_while_no_worker_s_event_loop_turns_the_sidecar_is_neither_ready_n
         await until(lambda: has_status(proxy, "/livez", 503))
         told = (await ask(proxy.admin, "GET", "/livez")).json()
         assert (told["status"], told["reasons"]) == ("stuck", ["no worker's event loop turns"])
+        assert told["next_steps"][0].startswith("Report it")
         ready = await ask(proxy.admin, "GET", "/readyz")
         assert (ready.status, ready.json()["status"]) == (503, "not-ready")
         assert ready.json()["reasons"] == ["worker 1 does not answer", "worker 2 does not answer", "no worker serves"]
