@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Literal
 from proxy import __version__
 from proxy.asking import ask
 from proxy.config import (
-    find_admin,
     findings,
     json_schema,
     load,
     look_around,
+    peek,
     read_caller_tokens,
     read_credentials,
     redacted,
@@ -108,11 +108,17 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(options: argparse.Namespace) -> int:
-    config = _configuration(options)
-    access_log = _set_up_log(config)
-    for finding in findings(config, look_around(config, options.config, os.environ)):
-        logging.getLogger("proxy").warning("%s", finding.text, extra={"event": finding.event})
-    return within_loop(_serve(config, access_log, lambda: _configuration(options)))
+    log = logging.getLogger("proxy")
+    access_log = _set_up_log(peek(options.config, os.environ, ("log", "format"))[0])
+    try:
+        config = _configuration(options)
+        access_log = _set_up_log(config)
+        for finding in findings(config, look_around(config, options.config, os.environ)):
+            log.warning("%s", finding.text, extra={"event": finding.event})
+        return within_loop(_serve(config, access_log, lambda: _configuration(options)))
+    except ConfigError as error:
+        log.error("%s", error, extra={"event": "configuration-refused"})  # noqa: TRY400 - a traceback tells no more
+        return _tell(error, WRONG)
 
 
 def _demo(_options: argparse.Namespace) -> int:
@@ -157,7 +163,8 @@ def _doctor(options: argparse.Namespace) -> int:
 
 
 def _health(options: argparse.Namespace) -> int:
-    bind, doubt = find_admin(options.config, os.environ)
+    config, doubt = peek(options.config, os.environ, ("admin", "bind"))
+    bind = config.admin.bind
     if doubt:
         print(f"asking at {bind}, the default: the configuration does not tell\n{doubt}", file=sys.stderr)
     try:
@@ -217,11 +224,18 @@ async def _serve(config: Config, access_log: AccessLog, read_again: Callable[[],
     try:
         await serve(_sidecar(config, access_log), on_start, read_again)
     except StartError as error:
-        print(error, file=sys.stderr)
-        return FAILED
+        log.error("%s", error, extra={"event": "start-failed"})  # noqa: TRY400 - a traceback tells nobody more
+        return _tell(error, FAILED)
     finally:
         access_log.flush()
     return OK
+
+
+def _tell(error: Exception, code: int) -> int:
+    """Say on standard error what the log says, unless a person has just read it there; return the exit code."""
+    if not sys.stdout.isatty():
+        print(error, file=sys.stderr)
+    return code
 
 
 def _sidecar(config: Config, access_log: AccessLog) -> Served:

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from proxy.config import environment, presets
 from proxy.config.checks import check
 from proxy.config.convert import convert
-from proxy.config.model import Admin
+from proxy.config.model import Config
 from proxy.config.tree import Faults, Node
 from proxy.config.yaml import read
 from proxy.errors import ConfigError
@@ -17,10 +17,7 @@ from proxy.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from proxy.config.model import Config
-    from proxy.config.values import Bind
-
-_ADMIN_BIND = ("admin", "bind")
+    from proxy.config.tree import Path
 
 
 def load(path: str | None, env: Mapping[str, str]) -> Config:
@@ -44,24 +41,24 @@ def load(path: str | None, env: Mapping[str, str]) -> Config:
     return _with_only_account(config)
 
 
-def find_admin(path: str | None, env: Mapping[str, str]) -> tuple[Bind, str]:
-    """Return where the operator's port is, and why that is only the default where the configuration does not tell.
+def peek(path: str | None, env: Mapping[str, str], key: Path) -> tuple[Config, str]:
+    """Return a configuration in which one key is as it is given, and why it is only the default where that is not told.
 
-    No other fault of the configuration matters: the sidecar that runs may have read it when it had none.
+    No other fault matters. All other keys have their defaults; there is no account.
     """
     alone, faults = Node({}), Faults()
-    named = {name: env[name] for name in environment.variables_of(_ADMIN_BIND) if env.get(name)}
+    named = {name: env[name] for name in environment.variables_of(key) if env.get(name)}
     file = None if named else path or env.get(environment.CONFIG)
     try:
         tree = read(file, Faults()) if file else Node({})
-        if (bind := tree.find(_ADMIN_BIND)) is not None:
-            alone.put(_ADMIN_BIND, bind)
+        if (given := tree.find(key)) is not None:
+            alone.put(key, given)
         environment.overlay(alone, named)
-        admin = convert(alone, faults).admin
+        config = convert(alone, faults)
         faults.raise_any()
     except ConfigError as error:
-        return Admin().bind, str(error)
-    return admin.bind, ""
+        return Config(), str(error)
+    return config, ""
 
 
 def _put_account(tree: Node) -> None:

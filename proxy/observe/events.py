@@ -27,6 +27,16 @@ EVENTS = {
     "listening": Event(
         "info", "The sidecar has started, and listens.", fields=("listeners", "admin", "environment")
     ),
+    "configuration-refused": Event(
+        "error",
+        "The configuration cannot be used, and the sidecar does not start; the message names every fault.",
+        "Correct what the message names, until `check` is content.",
+    ),
+    "start-failed": Event(
+        "error",
+        "The sidecar cannot start; most often, another program listens at its address.",
+        "End what has the address (`ss -ltnp` shows it), or give another to `bind`; `doctor` tries each one.",
+    ),
     "stopping": Event("info", "The sidecar was told to stop, and finishes the requests in flight."),
     "stopped": Event(
         "warning",

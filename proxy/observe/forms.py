@@ -27,7 +27,11 @@ _OWN_FIELDS = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "ascti
 _json = msgspec.json.Encoder(enc_hook=str)
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_TELLS_FAULTS = frozenset({"configuration-refused", "reload-refused"})
+"""Events whose message has a line for each fault."""
+
 _MINUTE = 60
+_INDENT = "\n" + " " * len("08:00:00 warning ")
 
 
 def level_of(line: RequestLine) -> str:
@@ -95,14 +99,16 @@ class TextForm:
         """Return the line of an event, or of several that are alike."""
         level = record.levelname.lower()
         about = [str(getattr(record, name)) for name in ("account", "api") if hasattr(record, name)]
-        text = _more(repeated) + _plain(record.getMessage())
+        event, said = getattr(record, "event", ""), record.getMessage()
+        lines = said.split("\n") if event in _TELLS_FAULTS else [said]
+        text = _more(repeated) + _INDENT.join(map(_plain, lines))
         text += self._in("2", f" ({', '.join(about)})") if about else ""
         if record.levelno >= logging.WARNING:
-            text += self._step(next_step(getattr(record, "event", ""), getattr(record, "error", None)))
+            step = next_step(event, getattr(record, "error", None))
+            text += self._step(step) if len(lines) == 1 else f"{_INDENT}{self._in('36', step)}"
         text = f"{self._clock(record.created)} {self._in(_OF_LEVEL.get(level, ''), f'{level:7}')} {text}"
         if record.exc_info is not None:
-            lines = _traceback(record.exc_info).splitlines()
-            text = "\n".join([text, *map(_plain, lines)])
+            text = "\n".join([text, *map(_plain, _traceback(record.exc_info).splitlines())])
         return text.encode("utf-8", "backslashreplace") + b"\n"
 
     def request(self, line: RequestLine, repeated: Repeated[RequestLine] | None = None) -> bytes:

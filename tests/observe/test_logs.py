@@ -133,6 +133,19 @@ def test_an_event_as_text() -> None:
     assert stream.getvalue().decode() == "08:00:00 info    listening at 127.0.0.1:8080\n08:00:00 warning não\n"
 
 
+@pytest.mark.usefixtures("at_noon")
+def test_an_event_of_several_lines_as_text() -> None:
+    stream = Stream()
+    set_up("info", "text", stream)
+    faults = "the old one stays: one: required\ntwo: required\x1b[2J"
+    logging.getLogger("proxy").error("%s", faults, extra={"event": "reload-refused"})
+    assert stream.getvalue().decode() == (
+        "08:00:00 error   the old one stays: one: required\n"
+        "                 two: required\\x1b[2J\n"
+        "                 Correct what the message names, see that check is content, and send SIGHUP again.\n"
+    )
+
+
 @pytest.mark.parametrize(
     ("level", "shown"),
     [

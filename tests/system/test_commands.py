@@ -88,10 +88,22 @@ def test_wrong_usage() -> None:
 
 
 def test_a_configuration_without_credentials() -> None:
-    code, _, errors = ended("run")
+    code, output, errors = ended("run")
     assert code == 2
     assert "accounts.default.username" in errors
     assert "accounts.default.password" in errors
+    told = json.loads(output)
+    assert (told["event"], told["level"]) == ("configuration-refused", "error")
+    assert told["message"] == errors.rstrip("\n")
+    assert told["next_step"].startswith("Correct what the message names")
+
+
+def test_a_faulty_configuration_is_told_in_the_form_that_it_asks_for(tmp_path: Path) -> None:
+    code, output, _ = ended("run", "-c", written(tmp_path, unknown=1, log={"format": "text"}))
+    assert code == 2
+    first, *_, last = output.splitlines()
+    assert re.match(r"\d\d:\d\d:\d\d error   .*config\.yaml:\d:\d: unknown: unknown key", first)
+    assert last.lstrip() == "Correct what the message names, until check is content."
 
 
 def test_a_password_file_that_is_not_there(tmp_path: Path) -> None:
@@ -109,9 +121,12 @@ def test_binding_beyond_loopback_must_be_said() -> None:
 
 
 async def test_an_address_that_is_taken(proxy: Sidecar) -> None:
-    code, _, errors = ended("run", **CREDENTIALS, INVOISYS_LISTEN=proxy.url.removeprefix("http://"))
+    code, output, errors = ended("run", **CREDENTIALS, INVOISYS_LISTEN=proxy.url.removeprefix("http://"))
     assert code == 1
     assert "cannot listen" in errors
+    told = json.loads(output.splitlines()[-1])
+    assert (told["event"], told["message"]) == ("start-failed", errors.rstrip("\n"))
+    assert told["next_step"].startswith("End what has the address")
 
 
 def test_check_prints_the_effective_configuration_without_secrets() -> None:

@@ -1,4 +1,4 @@
-"""Where the operator's port is, by a configuration whose other faults do not matter."""
+"""One key of a configuration whose other faults do not matter: where the operator's port is."""
 
 from __future__ import annotations
 
@@ -6,12 +6,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from proxy.config import Bind, find_admin
+from proxy.config import Bind, peek
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 DEFAULT = Bind("127.0.0.1", 9090)
+
+
+def find_admin(path: str | None, env: dict[str, str]) -> tuple[Bind, str]:
+    config, doubt = peek(path, env, ("admin", "bind"))
+    return config.admin.bind, doubt
 
 
 @pytest.mark.parametrize(
@@ -62,3 +67,10 @@ def test_the_operator_s_port_is_where_nothing_says_otherwise() -> None:
     bind, why = find_admin(None, {"INVOISYS_ADMIN": "nowhere"})
     assert bind == DEFAULT
     assert why.startswith("environment variable INVOISYS_ADMIN: admin.bind: expected an address")
+
+
+def test_the_form_of_the_log_is_found_too(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text("unknown: 1\nlog: {format: text, level: loud}")
+    assert peek(str(path), {}, ("log", "format"))[0].log.format == "text"
+    assert peek(str(path), {"INVOISYS_LOG_FORMAT": "json"}, ("log", "format"))[0].log.format == "json"
