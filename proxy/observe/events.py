@@ -20,7 +20,6 @@ class Event(NamedTuple):
 
 
 _ACCOUNT = ("api", "account")
-_SAYS = "Do what the message says."
 
 EVENTS = {
     # --- From start to stop
@@ -83,11 +82,31 @@ EVENTS = {
         "Correct what the message names, see that `check` is content, and send SIGHUP again.",
     ),
     # --- Unsafe settings
-    "unsafe-file": Event("warning", "Every user can read or change a secret file.", _SAYS),
-    "unsafe-config": Event("warning", "Every user can read a configuration file with a secret, or change it.", _SAYS),
-    "unsafe-user": Event("warning", "The sidecar runs as root and has a TCP listener.", _SAYS),
-    "unsafe-listener": Event("warning", "A listener is open to other machines without a caller token.", _SAYS),
-    "unsafe-store": Event("warning", "Tokens cross a network in the clear.", _SAYS),
+    "unsafe-file": Event(
+        "warning",
+        "Every user can read or change a secret file.",
+        "Let the sidecar's user alone read it.",
+    ),
+    "unsafe-config": Event(
+        "warning",
+        "Every user can read a configuration file with a secret, or change it.",
+        "Let the sidecar's user alone read it, or move the secret into a file of its own.",
+    ),
+    "unsafe-user": Event(
+        "warning",
+        "The sidecar runs as root and has a TCP listener.",
+        "Give it a user of its own: `User=` in systemd, `user:` in Compose, `runAsUser` in Kubernetes.",
+    ),
+    "unsafe-listener": Event(
+        "warning",
+        "A listener is open to other machines without a caller token.",
+        "Set `caller_token_file`, or bind to loopback or a Unix socket.",
+    ),
+    "unsafe-store": Event(
+        "warning",
+        "Tokens cross a network in the clear.",
+        "Set `tokens.key_file`, or use `rediss://`.",
+    ),
     "reload-failed": Event(
         "error",
         "The configuration was read again and met a defect of the sidecar; the old one stays.",
@@ -98,7 +117,7 @@ EVENTS = {
     "tracing-off": Event(
         "warning",
         "The `OTEL_…` variables ask for traces that cannot be had; requests are served without.",
-        "Do what the message says; or set `OTEL_SDK_DISABLED=true`, where no traces are wanted.",
+        "Mend what the message names; or set `OTEL_SDK_DISABLED=true`, where no traces are wanted.",
     ),
     "tracing-trouble": Event(
         "warning",

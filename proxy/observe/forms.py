@@ -64,7 +64,7 @@ class JsonForm:
         if record.exc_info is not None:
             fields["exception"] = _traceback(record.exc_info)
         if record.levelno >= logging.WARNING:
-            fields |= _further(next_step(event, fields.get("error")), repeated)
+            fields |= _further(_step_of(record), repeated)
         try:
             return _json.encode(fields) + b"\n"
         except UnicodeEncodeError:  # bytes that are not UTF-8, in the path of a file, stand in texts as lone surrogates
@@ -79,6 +79,12 @@ class JsonForm:
             return written + b"\n"
         said = {"detail": told.detail} if line.error is None else {}
         return written[:-1] + b"," + _json.encode(said | _further(told.next_step, repeated))[1:] + b"\n"
+
+
+def _step_of(record: logging.LogRecord) -> str:
+    """Return what to do about an event: what it says itself, which knows most, or what is said of all of its kind."""
+    own: str = getattr(record, "next_step", "")
+    return own or next_step(getattr(record, "event", ""), getattr(record, "error", None))
 
 
 def _further(step: str, repeated: Repeated[logging.LogRecord] | Repeated[RequestLine] | None) -> dict[str, object]:
@@ -104,7 +110,7 @@ class TextForm:
         text = _more(repeated) + _INDENT.join(map(_plain, lines))
         text += self._in("2", f" ({', '.join(about)})") if about else ""
         if record.levelno >= logging.WARNING:
-            step = next_step(event, getattr(record, "error", None))
+            step = _step_of(record)
             text += self._step(step) if len(lines) == 1 else f"{_INDENT}{self._in('36', step)}"
         text = f"{self._clock(record.created)} {self._in(_OF_LEVEL.get(level, ''), f'{level:7}')} {text}"
         if record.exc_info is not None:
