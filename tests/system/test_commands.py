@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
 import re
 import signal
 import socket
@@ -173,7 +175,8 @@ async def test_run_warns_of_what_is_unsafe_and_serves(fake: Fake, unsafe: str) -
         proxy.process.stop()
     (line,) = (event for event in proxy.process.events if event["event"] == "unsafe-config")
     assert line["level"] == "warning"
-    assert line["message"].startswith(f"{unsafe}: holds a secret (accounts.a.password)")
+    assert line["message"] == f"{unsafe}: holds a secret (accounts.a.password) and can be read by every user"
+    assert line["next_step"] == f"chmod 600 {unsafe}, or name a file that holds it"
 
 
 def test_a_sidecar_leaves_no_core_dump(proxy: Sidecar) -> None:
@@ -317,6 +320,29 @@ async def test_the_demo_needs_nothing() -> None:
     finally:
         assert demo.stop() == 0
     assert "in a browser:\n\n    http://127.0.0.1:" in banner
+
+
+@pytest.mark.needs("curl")
+@pytest.mark.parametrize(("listen", "admin"), [("unix:{}/a b.sock", "unix:@{}"), ("127.0.0.1:0", "127.0.0.1:0")])
+async def test_every_line_that_the_demo_prints_works(tmp_path: Path, listen: str, admin: str) -> None:
+    named = f"{tmp_path.name}-{os.getpid()}"
+    addresses = {"INVOISYS_LISTEN": listen.format(tmp_path), "INVOISYS_ADMIN": admin.format(named)}
+    demo = Process("demo", env=addresses)
+    try:
+        demo.event("listening")
+        banner = "".join(demo.lines)
+        said = {}
+        for line in re.findall(r"^ {4}(curl .+)$", banner, re.MULTILINE):
+            run = await asyncio.create_subprocess_exec("sh", "-c", f"{line} -sf", stdout=asyncio.subprocess.PIPE)
+            said[line], _ = await run.communicate()
+            assert run.returncode == 0, line
+    finally:
+        assert demo.stop() == 0
+    issued, queried, _, ready = said.values()
+    assert json.loads(issued)["dadosDoDocumento"]["codigoStatusSEFAZ"] == 100
+    assert queried == issued
+    assert json.loads(ready)["status"] == "ready"
+    assert ("none opens a Unix socket" in banner) is admin.startswith("unix:")
 
 
 def test_the_fake_refuses_a_bad_script(tmp_path: Path) -> None:
