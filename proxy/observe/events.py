@@ -127,7 +127,7 @@ EVENTS = {
     # --- Requests
     "request": Event(
         "info; warning where it ended in an error",
-        "A request has ended. One line each; below the level `info` see [above](#what-is-told-at-which-level).",
+        "A request has ended. One line each at `debug`; else see [above](#what-is-told-at-which-level).",
         fields=(
             "request_id", "listener", "method", "path", "peer_uid", "api", "status", "outcome", "duration_ms",
             "waiting_ms", "login_ms", "upstream_ms", "bytes_sent", "upstream_status", "replayed", "replay", "resent",

@@ -51,15 +51,21 @@ Libraries write to the same log from `warning` on; their `event` is the name of 
 
 ## What is told at which level
 
-At `info` and `debug` every request has a line of its own, however it ended. At `warning` those that ended in an error
-are still told, and at `error` only defects are. A request that Invoisys answered is no failure of the sidecar,
-whatever the answer says.
+At `debug` every request has a line of its own, however it ended. So it has at `info`, but for failures that are alike.
+At `warning` only requests that ended in an error are told, and at `error` only defects are. A request that Invoisys
+answered is no failure of the sidecar, whatever the answer says.
 
-Failures that are alike are not repeated: the first is told in full, and what follows within a minute is told in one
-line, with `repeated`; while it goes on, such a line comes every ten minutes. Alike are warnings of the same event,
-account, API, worker and words, and requests of the same listener, API, error and outcome. A success ends it: after a
-login, the next failure is told in full again. Never summarised are requests that may have made a document and whose
-caller did not get the answer: each of them may have to be queried by access key.
+Failures that are alike are not repeated, by [decision 11](decisions/0011-alike-failures.md):
+
+- Of **warnings and errors** the first is told in full, and what follows within a minute is told in one line, with
+  `repeated`; while it goes on, such a line comes every ten minutes. Alike are those of the same event, account, API,
+  worker and words. A success ends it: after a login, the next failure is told in full again.
+- Of **requests** at `info` three are told in full, and what follows in one line a minute; at `warning` it is as for
+  other warnings. Alike are those of the same listener, API, error and outcome; at `info`, where they were refused
+  before they had come to an API, of the same path too.
+
+Never summarised are requests that may have made a document and whose caller did not get the answer: each of them may
+have to be queried by access key. The status page and the metrics have every request, at any level.
 
 ## On a terminal
 

@@ -452,7 +452,7 @@ FAILED = {"status": 502, "outcome": "not-sent", "error": "connection-refused", "
 
 
 @pytest.mark.parametrize(
-    ("level", "shown"), [("debug", [None] * 5), ("info", [None] * 5), ("warning", [None, 4]), ("error", [])]
+    ("level", "shown"), [("debug", [None] * 5), ("info", [None] * 3 + [2]), ("warning", [None, 4]), ("error", [])]
 )
 async def test_requests_that_failed_are_warnings(level: str, shown: list[int | None]) -> None:
     stream = Stream()
@@ -465,23 +465,45 @@ async def test_requests_that_failed_are_warnings(level: str, shown: list[int | N
     assert {event["next_step"] for event in said(stream)} <= {ERRORS["connection-refused"].replace("`", "")}
 
 
+@pytest.mark.parametrize(("level", "summarised"), [("info", 4), ("warning", 2)])
 @pytest.mark.parametrize(
-    ("said_of_it", "shown"),
+    ("said_of_it", "each"),
     [
-        ({"outcome": "unknown", "error": "connection-lost", "status": 502}, 5),
-        ({"outcome": "unknown", "error": "caller-gone"}, 5),
-        ({"outcome": "answered", "error": "caller-gone", "upstream_status": 200}, 5),
-        ({"outcome": "unknown", "error": "connection-lost", "status": 502, "method": "GET"}, 2),
-        (FAILED, 2),
+        ({"outcome": "unknown", "error": "connection-lost", "status": 502}, True),
+        ({"outcome": "unknown", "error": "caller-gone"}, True),
+        ({"outcome": "answered", "error": "caller-gone", "upstream_status": 200}, True),
+        ({"outcome": "unknown", "error": "connection-lost", "status": 502, "method": "GET"}, False),
+        (FAILED, False),
     ],
 )
-async def test_what_may_have_made_a_document_is_never_summarised(said_of_it: dict[str, Any], shown: int) -> None:
+async def test_what_may_have_made_a_document_is_never_summarised(
+    said_of_it: dict[str, Any], each: bool, level: str, summarised: int
+) -> None:
     stream = Stream()
-    log = set_up("warning", "json", stream)
+    log = set_up(level, "json", stream)
     for _ in range(5):
         log.write(line(**said_of_it))
     log.flush()
-    assert len(said(stream)) == shown
+    assert len(said(stream)) == (5 if each else summarised)
+
+
+async def test_what_goes_well_has_a_line_each_among_failures_that_share_one() -> None:
+    stream = Stream()
+    log = set_up("info", "json", stream)
+    for number in range(10):
+        log.write(line(status=200) if number % 2 else line(**FAILED))
+    log.flush()
+    assert [event.get("repeated") or event["status"] for event in said(stream)] == [502, 200] * 3 + [200, 200, 2]
+
+
+async def test_requests_that_were_refused_for_their_path_are_alike_where_it_is_the_same() -> None:
+    stream = Stream()
+    log = set_up("info", "json", stream)
+    for number in range(10):
+        log.write(line(path=f"/{number % 2}", status=404, outcome="not-sent", error="no-such-api"))
+    log.flush()
+    told = [(event["path"], event.get("repeated")) for event in said(stream)]
+    assert told == [("/0", None), ("/1", None)] * 3 + [("/0", 2), ("/1", 2)]
 
 
 async def test_lines_of_requests_are_written_together() -> None:
