@@ -37,6 +37,16 @@ EVENTS = {
         "End what has the address (`ss -ltnp` shows it), or give another to `bind`; `doctor` tries each one.",
     ),
     "stopping": Event("info", "The sidecar was told to stop, and finishes the requests in flight."),
+    "drained": Event(
+        "info", "The sidecar has finished all requests since it was told to stop, and ends.", fields=("finished",)
+    ),
+    "drain-cut": Event(
+        "warning",
+        "Requests took longer than `drain.timeout`, and were cut; what is known of each stands in its own line.",
+        "Query the documents whose lines say `unknown` by access key. Raise `drain.timeout`, and the time that systemd,"
+        " Docker or Kubernetes gives the sidecar to stop.",
+        fields=("finished", "cut"),
+    ),
     "stopped": Event(
         "warning",
         "A second signal ended the sidecar before all requests were finished.",

@@ -104,7 +104,7 @@ class TextForm:
     def event(self, record: logging.LogRecord, repeated: Repeated[logging.LogRecord] | None = None) -> bytes:
         """Return the line of an event, or of several that are alike."""
         level = record.levelname.lower()
-        about = [str(getattr(record, name)) for name in ("account", "api") if hasattr(record, name)]
+        about = [str(getattr(record, name)) for name in ("account", "api", "reason") if hasattr(record, name)]
         event, said = getattr(record, "event", ""), record.getMessage()
         lines = said.split("\n") if event in _TELLS_FAULTS else [said]
         text = _more(repeated) + _INDENT.join(map(_plain, lines))
@@ -121,6 +121,7 @@ class TextForm:
         """Return the line of a request, or of several that failed alike."""
         status = self._in(_OF_STATUS.get(line.status // 100, "31"), str(line.status or "---"))
         text = f"{_more(repeated)}{_plain(line.method)} {_plain(line.path)} {line.duration_ms:.1f} ms"
+        text += self._in("2", f" {line.request_id}")
         if line.upstream_ms is not None:
             text += self._in("2", f" (upstream {line.upstream_ms:.1f} ms)")
         if line.replayed:

@@ -130,7 +130,13 @@ def test_an_event_as_text() -> None:
     set_up("info", "text", stream)
     logging.getLogger("proxy").info("listening at %s", "127.0.0.1:8080", extra={"event": "listening"})
     logging.getLogger("proxy").warning("não", extra={"event": "other"})
-    assert stream.getvalue().decode() == "08:00:00 info    listening at 127.0.0.1:8080\n08:00:00 warning não\n"
+    about = {"event": "login", "account": "default", "api": "2.0", "reason": "rejected", "generation": 2}
+    logging.getLogger("proxy").info("a new token", extra=about)
+    assert stream.getvalue().decode() == (
+        "08:00:00 info    listening at 127.0.0.1:8080\n"
+        "08:00:00 warning não\n"
+        "08:00:00 info    a new token (default, 2.0, rejected)\n"
+    )
 
 
 @pytest.mark.usefixtures("at_noon")
@@ -407,27 +413,30 @@ async def test_what_is_not_there_is_not_said() -> None:
 @pytest.mark.parametrize(
     ("more", "expected"),
     [
-        ({"status": 200, "duration_ms": 3.14159}, "200 POST /api/nfe/envio 3.1 ms"),
-        ({"duration_ms": 1.0}, "--- POST /api/nfe/envio 1.0 ms"),
-        ({"status": 200, "upstream_ms": 2.25, "duration_ms": 4.0}, "200 POST /api/nfe/envio 4.0 ms (upstream 2.2 ms)"),
-        ({"status": 200, "replayed": True}, "200 POST /api/nfe/envio 0.0 ms replayed after a 401"),
-        ({"upstream_status": 201}, "--- POST /api/nfe/envio 0.0 ms upstream answered 201"),
+        ({"status": 200, "duration_ms": 3.14159}, "200 POST /api/nfe/envio 3.1 ms 1f2e-7"),
+        ({"duration_ms": 1.0}, "--- POST /api/nfe/envio 1.0 ms 1f2e-7"),
+        (
+            {"status": 200, "upstream_ms": 2.25, "duration_ms": 4.0},
+            "200 POST /api/nfe/envio 4.0 ms 1f2e-7 (upstream 2.2 ms)",
+        ),
+        ({"status": 200, "replayed": True}, "200 POST /api/nfe/envio 0.0 ms 1f2e-7 replayed after a 401"),
+        ({"upstream_status": 201}, "--- POST /api/nfe/envio 0.0 ms 1f2e-7 upstream answered 201"),
         (
             {"status": 502, "outcome": "unknown", "error": "connection-lost", "detail": "the connection ended"},
-            "502 POST /api/nfe/envio 0.0 ms unknown: the connection ended. " + ERRORS["connection-lost"],
+            "502 POST /api/nfe/envio 0.0 ms 1f2e-7 unknown: the connection ended. " + ERRORS["connection-lost"],
         ),
         (
             {"status": 401, "outcome": "answered", "replay": "failed"},
-            f"401 POST /api/nfe/envio 0.0 ms answered: {PASSED_ON['failed'][0]}. "
+            f"401 POST /api/nfe/envio 0.0 ms 1f2e-7 answered: {PASSED_ON['failed'][0]}. "
             + PASSED_ON["failed"][1].replace("`", ""),
         ),
         (
             {"status": 200, "replay": "replayed", "replayed": True},
-            "200 POST /api/nfe/envio 0.0 ms replayed after a 401",
+            "200 POST /api/nfe/envio 0.0 ms 1f2e-7 replayed after a 401",
         ),
         (
             {"outcome": "unknown", "error": "caller-gone"},
-            "--- POST /api/nfe/envio 0.0 ms unknown: caller-gone. " + ERRORS["caller-gone"],
+            "--- POST /api/nfe/envio 0.0 ms 1f2e-7 unknown: caller-gone. " + ERRORS["caller-gone"],
         ),
     ],
 )

@@ -66,6 +66,9 @@ async def test_a_request_that_takes_longer_than_the_drain_is_cut(fake: Fake, tmp
         (line,) = (event for event in proxy.process.events if event["event"] == "request")
         assert line["outcome"] == "unknown"
         assert line["detail"] == "the sidecar stopped before the answer was whole"
+        (cut,) = (event for event in proxy.process.events if event["event"] == "drain-cut")
+        assert (cut["cut"], cut["finished"], cut["level"]) == (1, 0, "warning")
+        assert "by access key" in cut["next_step"]
 
 
 async def test_a_caller_that_reads_slowly_gets_its_answer_whole_while_the_sidecar_stops(
@@ -79,6 +82,7 @@ async def test_a_caller_that_reads_slowly_gets_its_answer_whole_while_the_sideca
     proxy.process.event("stopping")
     reply = await read_reply(reader)
     assert len(reply.body) > 10_000_000
+    assert proxy.process.event("drained")["finished"] == 1
     assert proxy.process.wait() == 0
     writer.close()
 

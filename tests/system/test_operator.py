@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import socket
 import subprocess
@@ -71,6 +72,33 @@ async def test_quit_ends_the_sidecar_as_sigterm_does(fake: Fake, tmp_path: Path)
         assert (ready.status, ready.json()["status"]) == (503, "draining")
         assert (await ask(proxy.admin, "POST", "/quit", b"")).status == 202  # the second one ends it at once
         assert proxy.process.wait() == 0
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_the_signal_after_quit_cuts_no_request_and_the_next_one_does(fake: Fake, workers: str) -> None:
+    """Kubernetes sends SIGTERM when the hook that has called `/quit` has ended."""
+    with sidecar(fake.url, WORKERS=workers) as proxy:
+        await fake.reached(logins_granted=1)
+        await fake.do("answers", mode="slow", delay=1, times=1)
+        under_way = asyncio.create_task(proxy.issue(1))
+        await fake.reached(requests=1)
+        assert (await ask(proxy.admin, "POST", "/quit", b"")).status == 202
+        proxy.process.signal(signal.SIGTERM)
+        assert (await under_way).status == 200
+        assert await asyncio.to_thread(proxy.process.wait) == 0
+    assert "stopped" not in {event["event"] for event in proxy.process.events}
+    with sidecar(fake.url, WORKERS=workers) as proxy:
+        await fake.do("answers", mode="slow", delay=60, times=1)
+        under_way = asyncio.create_task(proxy.issue(2))
+        await fake.reached(requests=2)
+        assert (await ask(proxy.admin, "POST", "/quit", b"")).status == 202
+        await asyncio.to_thread(proxy.process.event, "stopping")
+        proxy.process.signal(signal.SIGTERM)
+        assert (await ask(proxy.admin, "GET", "/livez")).status == 200  # two signals that come at once are one
+        assert not under_way.done()
+        proxy.process.signal(signal.SIGTERM)
+        assert (await under_way)["X-Invoisys-Outcome"] == "unknown"
+        assert await asyncio.to_thread(proxy.process.wait) == 0
 
 
 @pytest.mark.parametrize("action", ACTIONS)
