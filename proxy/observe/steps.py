@@ -95,10 +95,13 @@ def told_of(line: RequestLine) -> Told | None:
     """Return what is said of a request's failure, here and on the status page alike; none where there was none."""
     if line.error is not None:
         return Told(line.error, line.detail, next_step("request", line.error))
-    if line.replay not in PASSED_ON:
-        return None
-    detail, step = PASSED_ON[line.replay]
-    return Told(f"401-{line.replay}", detail, _unmarked(step))
+    return passed_on(line.replay) if line.replay in PASSED_ON else None
+
+
+def passed_on(replay: str) -> Told:
+    """Return what is said of a 401 that was passed on."""
+    detail, step = PASSED_ON[replay]
+    return Told(f"401-{replay}", detail, _unmarked(step))
 
 
 def _unmarked(step: str) -> str:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from proxy.doctor.report import Finding, Step, Verdict
@@ -11,7 +13,7 @@ from proxy.doctor.verdicts import (
     judge_readiness,
     read_metrics,
 )
-from proxy.observe import Metrics, StoreReading, TokenReading
+from proxy.observe import Metrics, RequestLine, StoreReading, TokenReading
 from proxy.tokens import login
 
 DAY = 24 * 3600.0
@@ -88,6 +90,31 @@ def test_a_store_that_fails_the_running_sidecar() -> None:
     with pytest.raises(Finding, match=r"^the shared token store does not work") as found:
         judge_metrics(read_metrics(counted(rejections=0, logins={}, failing=True)))
     assert found.value.cause == "store-degraded"
+
+
+def test_requests_that_failed_are_told_by_their_number_with_what_to_do() -> None:
+    metrics = Metrics()
+    meter = metrics.requests("127.0.0.1:8080", ["2.0"])
+    ends: list[dict[str, Any]] = [
+        *({"error": "connection-lost", "outcome": "unknown"} for _ in range(3)),
+        {"error": "target-too-long", "outcome": "not-sent"},
+        {"status": 401, "replay": "permission"},
+        {"status": 200, "replay": "replayed"},
+    ]
+    for end in ends:
+        meter.ended(RequestLine("id", "127.0.0.1:8080", "POST", "/", api="2.0", **end))
+    meter.was_malformed("target-too-long")  # the same one
+    meter.was_malformed("malformed-request")
+    meter.was_malformed("malformed-request")
+    meter.was_cut_short("slow-head")
+    said = judge_metrics(read_metrics(metrics.exposition("")[0].decode())).splitlines()
+    assert said[0] == "good tokens rejected since the sidecar started: 0; requests that failed:"
+    assert said[1:3] == [
+        "connection-lost, 3 times: Query the document by access key before anybody sends it again.",
+        "malformed-request, 2 times: Mend the client: what it sent is not HTTP/1.1.",
+    ]
+    assert {line.partition(",")[0] for line in said[3:]} == {"target-too-long", "401-permission", "slow-head"}
+    assert all(", once: " in line for line in said[3:])
 
 
 @pytest.mark.parametrize(
