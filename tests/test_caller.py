@@ -6,14 +6,16 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING, cast
 
+import pytest
+from aiohttp import hdrs, web
+
+from proxy import caller
 from proxy.errors import Draining
 from tests.support.callers import serving
 from tests.support.wire import connect, read_reply
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-
-    import pytest
 
     from proxy.caller import CallerConnection
     from proxy.forward import Request
@@ -82,3 +84,94 @@ async def test_what_is_left_of_an_upload_that_was_given_up_is_read(caplog: pytes
             writer.write(b"12345")
         writer.close()
     assert not caplog.records
+
+
+async def test_a_caller_that_is_to_leave_gets_its_upload_to_its_end_and_is_told() -> None:
+    """The rest of the body is still taken in, and the answer says that it is the last."""
+    come: asyncio.Queue[Request] = asyncio.Queue()
+    bodies = []
+
+    async def take(request: Request, answer: Answer) -> None:
+        come.put_nowait(request)
+        await request.content.wait_eof()
+        bodies.append(request.content.read_nowait())
+        answer.give(b"{}")
+
+    async with serving(take) as url:
+        reader, writer = await connect(url)
+        writer.write(b"POST /api/nfe HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\n\r\nab")
+        cast("CallerConnection", (await come.get()).caller).leave()
+        writer.write(b"cd")
+        reply = await read_reply(reader)
+        assert (reply.status, ("Connection", "close") in reply.fields, bodies) == (200, True, [b"abcd"])
+        assert await reader.read() == b""
+        writer.close()
+
+
+@pytest.mark.parametrize(
+    "beginning",
+    [
+        b"GET /api/nfe HTTP/1.1\r\n\r\n",
+        b"POST /api/nfe HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nz\r\n",
+        b"POST /api/nfe HTTP/1.1\r\nHost: localhost\r\nContent-Length: 8000000\r\nConnection: close\r\n\r\n",
+        b"GET /api/nfe HTTP/1.1\r\nHost: localhost\r\nCookie: " + b"a" * 70_000,
+    ],
+    ids=["no-host", "bad-chunk", "unread-body", "large-field"],
+)
+async def test_a_caller_that_is_refused_while_it_sends_hears_it_and_is_not_reset(beginning: bytes) -> None:
+    async def refuse(request: Request, answer: Answer) -> None:
+        if hdrs.TRANSFER_ENCODING in request.headers:
+            with pytest.raises(web.RequestPayloadError):
+                await request.content.readany()
+        answer.close_after()
+        answer.refuse(Draining("not now"), "-")
+
+    async with serving(refuse) as url:
+        reader, writer = await connect(url)
+        writer.write(beginning)
+        status = (await read_reply(reader)).status
+        assert status in (400, 431, 503)
+        for _ in range(64):  # as much as no buffer of the kernel takes
+            writer.write(b"a" * 65_536)
+            await writer.drain()
+        assert await reader.read() == b""
+        writer.close()
+        await writer.wait_closed()
+
+
+async def test_a_caller_that_does_not_stop_sending_is_not_heard_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(caller, "_LONGEST_REST", 0.05)
+    served = Served()
+    async with serving(served.handle) as url:
+        reader, writer = await connect(url)
+        writer.write(b"GET /api/nfe HTTP/1.1\r\n\r\n")
+        assert (await read_reply(reader)).status == 400
+        with contextlib.suppress(ConnectionError):
+            while not writer.transport.is_closing():
+                writer.write(b"a" * 65_536)
+                await writer.drain()
+        with contextlib.suppress(ConnectionError):
+            assert await reader.read() == b""
+
+
+async def test_requests_beyond_the_one_under_way_wait_in_the_kernel() -> None:
+    """A caller cannot have the sidecar keep what it sends ahead of its answers."""
+    come: asyncio.Queue[Request] = asyncio.Queue()
+    go_on = asyncio.Event()
+
+    async def handle(request: Request, answer: Answer) -> None:
+        come.put_nowait(request)
+        await go_on.wait()
+        answer.give(b"{}")
+
+    async with serving(handle) as url:
+        reader, writer = await connect(url)
+        writer.write(GET * 200_000)
+        connection = cast("CallerConnection", (await come.get()).caller)
+        while not connection._buffer_paused:  # noqa: ASYNC110 - no event tells
+            await asyncio.sleep(0)
+        assert connection._intake.waiting < 1024 * 1024
+        go_on.set()
+        for _ in range(1000):
+            assert (await read_reply(reader)).status == 200
+        writer.transport.abort()

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.support.page import PICTURES
 from tests.support.processes import ROOT
 
 WORKFLOWS = {path.name: path for path in sorted((ROOT / ".github" / "workflows").iterdir())}
@@ -81,7 +82,9 @@ def test_what_is_called_is_there(name: str) -> None:
 
 
 def test_ci_runs_all_checks_and_nothing_else() -> None:
-    assert steps("ci.yml")[-1] == {"run": "bash .ci/run"}
+    *_, check, keep = steps("ci.yml")
+    assert check == {"run": "bash .ci/run"}
+    assert (keep["if"], keep["with"]["path"]) == ("always()", f"{PICTURES.relative_to(ROOT)}/")
     assert set(read("ci.yml")[ON]) == {"push", "pull_request", "workflow_call"}
 
 

@@ -8,20 +8,25 @@ from typing import TYPE_CHECKING
 from proxy.admin.html import Html, joined, tag
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from datetime import datetime
 
     from proxy.admin.status import Request, Token, Traffic
     from proxy.admin.texts import Words
 
 _WIDTH, _HEIGHT = 600, 120
-_LEFT = 44
 _NICE = (1.0, 2.0, 5.0, 10.0)
+_QUANTILES = ("p50", "p90", "p99")
 
 
-def clock(moment: datetime | None) -> str:
+def clock(moment: datetime) -> str:
     """Return a moment as it is shown until a script puts it into the reader's own time zone."""
-    return "" if moment is None else f"{moment:%Y-%m-%d %H:%M:%S}"
+    return f"{moment:%Y-%m-%d %H:%M:%S}"
+
+
+def when(moment: datetime | None) -> Html:
+    """Return a moment, which the script puts into the reader's own time zone."""
+    return Html() if moment is None else tag("time", clock(moment), " UTC", datetime=moment.isoformat())
 
 
 def timeline(token: Token, now: datetime, words: Words) -> Html:
@@ -30,7 +35,7 @@ def timeline(token: Token, now: datetime, words: Words) -> Html:
         return Html()
     told = words["timeline"].format(
         got=clock(token.obtained_at),
-        now=clock(now),
+        now=f"{now:%Y-%m-%d %H:%M}",  # with seconds, it would be new in each second
         due=clock(token.refresh_at),
         expires=clock(token.expires_at),
     )
@@ -38,16 +43,25 @@ def timeline(token: Token, now: datetime, words: Words) -> Html:
 
     def at(moment: datetime) -> str:
         share = (moment - token.obtained_at).total_seconds() / whole  # type: ignore[operator]
-        return f"{4 + 592 * min(max(share, 0.0), 1.0):.1f}"
+        return f"{100 * min(max(share, 0.0), 1.0):.1f}%"
 
-    return _drawing(
-        told,
-        tag("rect", class_="life", x=4, y=10, width=592, height=8, rx=4),
-        tag("rect", class_=f"spent {token.state}", x=4, y=10, width=f"{float(at(now)) - 4:.1f}", height=8, rx=4),
+    line = tag(
+        "svg",
+        tag("rect", class_="life", y=10, width="100%", height=8, rx=4),
+        tag("rect", class_=f"spent {token.state}", y=10, width=at(now), height=8, rx=4),
         tag("line", class_="due", x1=at(token.refresh_at), x2=at(token.refresh_at), y1=4, y2=24),
         tag("circle", class_="now", cx=at(now), cy=14, r=6),
-        height=28,
+        class_="timeline",
+        role="img",
+        aria_label=told,
     )
+    names = (
+        (None, joined([words["got"], " ", when(token.obtained_at)])),
+        ("now", words["now"]),
+        ("due", joined([words["refresh-due"], " ", when(token.refresh_at)])),
+        (None, joined([words["expires"], " ", when(token.expires_at)])),
+    )
+    return joined([line, _legend(names)])
 
 
 def rate(traffic: Traffic, words: Words) -> Html:
@@ -56,37 +70,26 @@ def rate(traffic: Traffic, words: Words) -> Html:
     told = words["rate.told"].format(most=f"{max(values):g}", last=f"{values[-1]:g}")
     failed = [point.failed / traffic.step_s or None for point in traffic.points]
     top = _nice(max(values))
-    return _drawing(
-        told,
-        *_axes([0, top / 2, top], top, words),
-        _area(values, top),
-        _line(values, top, "rate"),
-        *_dots(failed, top, "failed"),
-    )
+    lines = (_area(values, top), _line(values, top, "rate"), *_dots(failed, top, "failed"))
+    return joined([_plot(told, [0, top / 2, top], words, *lines), _named(["all", "failed"], words)])
 
 
 def latency(traffic: Traffic, words: Words) -> Html:
     """Draw the quantiles of the time to answer, on a logarithmic scale from a tenth of a millisecond."""
     known = [point for point in traffic.points if point.p50_ms is not None]
-    series = {name: [getattr(point, f"{name}_ms") for point in traffic.points] for name in ("p50", "p90", "p99")}
+    series = {name: [_decades(getattr(point, f"{name}_ms")) for point in traffic.points] for name in _QUANTILES}
     last = known[-1] if known else None
     told = words["no-requests"]
     if last is not None:
         told = words["latency.told"].format(p50=f"{last.p50_ms:g}", p90=f"{last.p90_ms:g}", p99=f"{last.p99_ms:g}")
-    top = math.ceil(max((_decades(value) for value in series["p99"] if value is not None), default=2.0))
-    marks = [10.0**power / 10 for power in range(top + 1)]
-    return _drawing(
-        told,
-        *_axes(marks, top, words, _decades),
-        *(
-            part
-            for name, values in series.items()
-            for part in (
-                _line([None if value is None else _decades(value) for value in values], top, name),
-                *_dots([None if value is None else _decades(value) for value in values], top, name, alone=True),
-            )
-        ),
+    top = math.ceil(max((value for value in series["p99"] if value is not None), default=2.0))
+    lines = (
+        part
+        for name, values in series.items()
+        for part in (_line(values, top, name), *_dots(values, top, name, alone=True))
     )
+    marks = [10.0**power / 10 for power in range(top + 1)]
+    return joined([_plot(told, marks, words, *lines), _named(_QUANTILES, words)])
 
 
 def split(request: Request) -> Html:
@@ -113,19 +116,20 @@ def split(request: Request) -> Html:
 # --- Parts ------------------------------------------------------------------------------------------------------------
 
 
-def _drawing(told: str, *parts: Html, height: int = _HEIGHT + 16) -> Html:
-    return tag("svg", *parts, viewBox=f"0 0 {_WIDTH} {height}", role="img", aria_label=told)
-
-
-def _axes(marks: Sequence[float], top: float, words: Words, scaled: Callable[[float], float] = float) -> Iterator[Html]:
-    for mark in marks:
-        y = _y(scaled(mark), top)
-        yield tag("line", class_="grid", x1=_LEFT, x2=_WIDTH, y1=y, y2=y)
-        yield tag("text", f"{mark:g}", x=_LEFT - 6, y=float(y) + 4, text_anchor="end")
-    for minutes in (15, 10, 5):
-        x = _LEFT + (_WIDTH - _LEFT) * (15 - minutes) / 15
-        yield tag("text", words["minutes-ago"].format(minutes=minutes), x=f"{x:.0f}", y=_HEIGHT + 12)
-    yield tag("text", words["now"], x=_WIDTH, y=_HEIGHT + 12, text_anchor="end")
+def _plot(told: str, marks: Sequence[float], words: Words, *lines: Html) -> Html:
+    """Draw lines over a scale of even steps; what is text stands beside them, so that it has one size at any width."""
+    heights = (_y(step, len(marks) - 1) for step in range(len(marks)))
+    grid = (tag("line", class_="grid", x2=_WIDTH, y1=y, y2=y) for y in heights)
+    ago = (tag("span", words["minutes-ago"].format(minutes=minutes)) for minutes in (15, 10, 5))
+    return tag(
+        "div",
+        tag("div", *(tag("span", f"{mark:g}") for mark in reversed(marks)), class_="scale"),
+        tag("svg", *grid, *lines, viewBox=f"0 0 {_WIDTH} {_HEIGHT}", preserveAspectRatio="none"),
+        tag("div", *ago, tag("span", words["now"]), class_="times"),
+        class_="plot",
+        role="img",
+        aria_label=told,
+    )
 
 
 def _line(values: Sequence[float | None], top: float, name: str) -> Html:
@@ -141,27 +145,30 @@ def _line(values: Sequence[float | None], top: float, name: str) -> Html:
 
 def _area(values: Sequence[float], top: float) -> Html:
     points = "".join(f"L{_x(index, values)} {_y(value, top)}" for index, value in enumerate(values))
-    return tag("path", class_="area", d=f"M{_LEFT} {_y(0, top)}{points}L{_WIDTH} {_y(0, top)}Z")
+    return tag("path", class_="area", d=f"M0 {_HEIGHT}{points}L{_WIDTH} {_HEIGHT}Z")
 
 
 def _dots(values: Sequence[float | None], top: float, name: str, *, alone: bool = False) -> Iterator[Html]:
-    """Draw a dot for each value; of a line, for those without a neighbour, which it does not show."""
+    """Draw a dot for each value; of a line, for those without a neighbour, which it does not show.
+
+    A dot is a line without length, whose round ends stay round however wide the drawing is.
+    """
     for index, value in enumerate(values):
         beside = [values[near] for near in (index - 1, index + 1) if 0 <= near < len(values)]
         if value is not None and not (alone and any(near is not None for near in beside)):
-            yield tag("circle", class_=f"dot {name}", cx=_x(index, values), cy=_y(value, top), r=2.5)
+            yield tag("path", class_=f"dot {name}", d=f"M{_x(index, values)} {_y(value, top)}h0")
 
 
 def _x(index: int, values: Sequence[object]) -> str:
-    return f"{_LEFT + (_WIDTH - _LEFT) * index / (len(values) - 1):.1f}"
+    return f"{_WIDTH * index / (len(values) - 1):.1f}"
 
 
 def _y(value: float, top: float) -> str:
-    return f"{_HEIGHT - (_HEIGHT - 8) * value / top:.1f}"
+    return f"{_HEIGHT * (1 - value / top):.1f}"
 
 
-def _decades(milliseconds: float) -> float:
-    return max(math.log10(milliseconds * 10), 0.0)
+def _decades(milliseconds: float | None) -> float | None:
+    return None if milliseconds is None else max(math.log10(milliseconds * 10), 0.0)
 
 
 def _nice(value: float) -> float:
@@ -172,7 +179,14 @@ def _nice(value: float) -> float:
     return next(nice * power for nice in _NICE if value <= nice * power)
 
 
-def legend(names: Sequence[str], words: Words) -> Html:
-    """Name the lines of a drawing."""
-    entries = (tag("li", tag("span", class_=f"key {name}", aria_hidden="true"), words[name]) for name in names)
-    return tag("ul", joined(entries), class_="legend")
+def _named(names: Sequence[str], words: Words) -> Html:
+    return _legend((name, words[name]) for name in names)
+
+
+def _legend(entries: Iterable[tuple[str | None, object]]) -> Html:
+    """Say what the marks of a drawing mean; some entries have none."""
+    items = (
+        tag("li", "" if name is None else tag("span", class_=f"key {name}", aria_hidden="true"), said)
+        for name, said in entries
+    )
+    return tag("ul", *items, class_="legend")

@@ -1,4 +1,4 @@
-"""What of a request's header section may be shown: few fields, and of those nothing that could be a secret."""
+"""What of a header section may be shown: few fields, and of those nothing that could be a secret."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ if TYPE_CHECKING:
 MASK = "***"
 
 _SHOWN = frozenset({
-    "accept", "accept-charset", "accept-encoding", "accept-language", "cache-control", "connection",
-    "content-encoding", "content-language", "content-length", "content-type", "date", "expect", "host",
-    "keep-alive", "origin", "pragma", "sec-fetch-dest", "sec-fetch-mode", "sec-fetch-site", "te", "traceparent",
-    "transfer-encoding", "upgrade", "user-agent",
+    "accept", "accept-charset", "accept-encoding", "accept-language", "age", "allow", "cache-control", "connection",
+    "content-encoding", "content-language", "content-length", "content-type", "date", "expect", "expires", "host",
+    "keep-alive", "last-modified", "origin", "pragma", "proxy-status", "retry-after", "sec-fetch-dest",
+    "sec-fetch-mode", "sec-fetch-site", "server", "te", "traceparent", "transfer-encoding", "upgrade", "user-agent",
+    "vary", "x-invoisys-outcome",
 })  # fmt: skip
 """Fields whose meaning is known, and that carry no credentials; any other may."""
 
@@ -25,6 +26,12 @@ _PLAIN = re.compile(rf"[*]?{_SEGMENT}(?:[-_./+*:=@]+{_SEGMENT})*[/*]*|.{{1,11}}"
 
 _TRACE = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 """A `traceparent` (W3C Trace Context, section 3.2)."""
+
+
+def fields_of(head: bytes) -> list[tuple[bytes, bytes]]:
+    """Return the field lines of a head as the sidecar writes it."""
+    lines = (line.partition(b": ") for line in head.split(b"\r\n")[1:] if line)
+    return [(name, value) for name, _, value in lines]
 
 
 def shown(fields: Iterable[tuple[bytes, bytes]]) -> Iterator[tuple[str, str]]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from proxy.admin.drawing import latency, legend, rate, timeline
+from proxy.admin.drawing import latency, rate, timeline, when
 from proxy.admin.html import Html, joined, tag
-from proxy.admin.rows import COLUMNS, Filter, description, details, failure_in_words, row, when
+from proxy.admin.rows import COLUMNS, Filter, description, details, failure_in_words, row
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -24,14 +24,20 @@ def page(status: Status, words: Words, chosen: Filter) -> str:
     live = sections(status, words)
     main = tag(
         "main",
-        tag("p", words["cut-off"], id="cut-off", role="alert", hidden=True),
+        tag("p", id="cut-off", role="alert", hidden=True, data_text=words["cut-off"]),
         tag("noscript", tag("p", words["no-script"])),
         _section("state-title", words["state"], _live("state", live, role="status"), _live("facts", live)),
         _section("tokens-title", words["tokens"], _refresh(words), _live("tokens", live)),
         _section("traffic-title", words["traffic"], _live("traffic", live)),
         _section("pool-title", words["pool"], _live("pool", live)),
         _section("requests-title", words["requests"], _filter(status, words, chosen), _requests(status, words, chosen)),
-        tag("dialog", id="dialog", aria_label=words["details"], data_close=words["close"]),
+        tag(
+            "dialog",
+            id="dialog",
+            aria_label=words["details"],
+            data_close=words["close"],
+            data_failed=words["not-loaded"],
+        ),
         id="main",
         data_run=status.run,
         data_last=status.requests[0].number if status.requests else 0,
@@ -45,9 +51,9 @@ def details_page(found: Sequence[Details], request_id: str, words: Words) -> str
     content = (details(each, words) for each in found)
     main = tag(
         "main",
+        tag("p", tag("a", words["back"], href="/"), class_="back"),
         tag("h1", title),
         *(content if found else [tag("p", words["gone"])]),
-        tag("p", tag("a", words["back"], href="/", class_="back")),
         id="main",
     )
     return _document(title, main, words)
@@ -112,10 +118,8 @@ def _table(label: str, columns: Iterable[str], body: Iterable[object], **attribu
 def _state(status: Status, words: Words) -> Html:
     reasons = tag("ul", *(tag("li", reason, lang="en") for reason in status.reasons)) if status.reasons else ""
     name = status.readiness
-    return joined([
-        tag("p", tag("strong", words[name], class_=f"readiness {name}"), " ", words[f"{name}.means"]),
-        reasons,
-    ])  # fmt: skip
+    means = tag("p", tag("strong", words[name], class_="readiness"), " ", words[f"{name}.means"])
+    return tag("div", means, reasons, class_=f"banner {name}")
 
 
 def _facts(status: Status, words: Words) -> Html:
@@ -146,13 +150,7 @@ def _token(token: Token, status: Status, words: Words) -> Html:
     title = words["token-of"].format(account=token.account, api=token.api)
     unasked = token.state == "none" and not token.logins and token.login_state == "idle"
     login = "in-flight.login" if token.login_state == "in-flight" else token.login_state
-    facts: dict[str, object] = {
-        words["got"]: when(token.obtained_at),
-        words["refresh-due"]: when(token.refresh_at),
-        words["expires"]: when(token.expires_at),
-        words["generation"]: token.generation,
-        words["rejections"]: token.rejections,
-    }
+    facts: dict[str, object] = {words["generation"]: token.generation, words["rejections"]: token.rejections}
     says = words["unasked"] if unasked else words[login].format(seconds=f"{token.retry_in_s:.0f}")
     return tag(
         "article",
@@ -160,7 +158,7 @@ def _token(token: Token, status: Status, words: Words) -> Html:
         tag("p", tag("strong", words[token.state], class_=f"token {token.state}"), " · ", says),
         "" if token.failure is None else tag("p", failure_in_words(token.failure, words), class_="failure"),
         timeline(token, status.now, words),
-        description({name: value for name, value in facts.items() if value != ""}),
+        description(facts),
         _logins(token.logins[:_LOGINS], f"{words['last-logins']}: {title}", words),
     )
 
@@ -185,13 +183,8 @@ def _logins(logins: Sequence[Login], label: str, words: Words) -> Html:
 
 def _traffic(status: Status, words: Words) -> Html:
     return joined([
-        tag("figure", tag("figcaption", words["rate"]), rate(status.traffic, words), legend(["failed"], words)),
-        tag(
-            "figure",
-            tag("figcaption", words["latency"]),
-            latency(status.traffic, words),
-            legend(["p50", "p90", "p99"], words),
-        ),
+        tag("figure", tag("figcaption", words["rate"]), rate(status.traffic, words)),
+        tag("figure", tag("figcaption", words["latency"]), latency(status.traffic, words)),
     ])  # fmt: skip
 
 
@@ -214,7 +207,7 @@ def _pool(connections: Sequence[Connections], words: Words) -> Html:
 
 
 def _filter(status: Status, words: Words, chosen: Filter) -> Html:
-    shown = sum(map(chosen.lets_pass, status.requests))
+    shown = sum(chosen.lets_pass(request, words) for request in status.requests)
     return tag(
         "form",
         tag("label", words["filter.text"], for_="q"),

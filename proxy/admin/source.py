@@ -103,7 +103,8 @@ class OneProcess:
     async def find(self, request_id: str) -> list[Details]:
         """Return what is remembered of one request."""
         offset = self.offset()
-        return [Details(request(past, offset), past.fields, past.inspected) for past in self.history.find(request_id)]
+        found = self.history.find(request_id)
+        return [Details(request(past, offset), past.fields, past.inspected, past.head) for past in found]
 
     def offset(self) -> float:
         """Return what leads from the monotonic to the wall clock."""

@@ -138,11 +138,12 @@ class Request(Struct, frozen=True, omit_defaults=True):
 
 
 class Details(Struct, frozen=True):
-    """One request with its header section, secrets and all: it is masked where it is shown."""
+    """One request with its header section and its answer's head, secrets and all: masked where they are shown."""
 
     request: Request
     fields: Sequence[tuple[bytes, bytes]]
     inspected: Inspected | None
+    head: bytes = b""
 
 
 class Worker(Struct, frozen=True):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from base64 import b64encode
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
@@ -20,6 +20,11 @@ _KATANA = {
     "Pragma": "no-cache",
     "Expires": "-1",
 }
+_AUTHORIZED = {"key": 0, "value": "Autorizada"}
+_FAILED = {"key": 3, "value": "Erro"}
+_QUEUED = {"key": 4, "value": "Na fila da SEFAZ"}
+_STATUS = dict.fromkeys((100, 150), _AUTHORIZED) | dict.fromkeys((103, 104, 105), _QUEUED)
+"""What the service makes of SEFAZ's code; of every other, an error (API page "Consulta NFC-e por chave de acesso")."""
 _PAGE_SIZE = 50
 """Events in one answer (API page "Fluxo de recebimento de CT-e")."""
 
@@ -86,12 +91,20 @@ def document(issued: Document | None, *, again: bool = False, status: int = 200)
             "chaveDeAcesso": issued.chave,
             "codigoStatusSEFAZ": 204 if again else 100,
             "documentoJaEmitidoAnteriormente": again,
-            "status": {"key": 0, "value": "Autorizada"},
+            "status": _AUTHORIZED,
         },
         "acoes": {"corrigirDocumento": False, "enviarContingencia": False, "tentarNovamenteMaisTarde": False},
         "excecao": None,
     }
     return as_json(envelope, status)
+
+
+def with_verdict(answer: Answer, code: int) -> Answer:
+    """The same envelope with another verdict of SEFAZ's; one that has nothing else, where nothing was found."""
+    envelope = msgspec.json.decode(answer.body, type=dict[str, Any] | None) or {}
+    data = envelope.get("dadosDoDocumento", {})
+    verdict = {"codigoStatusSEFAZ": code, "status": _STATUS.get(code, _FAILED)}
+    return as_json({**envelope, "dadosDoDocumento": {**data, **verdict}}, answer.status)
 
 
 def events(kind: str, cnpj: str, after: int, inbox: Inbox) -> Answer:

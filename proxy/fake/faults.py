@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 Times = Annotated[int, Meta(ge=1)]
 Seconds = Annotated[float, Meta(ge=0, le=31_536_000)]
+Code = Annotated[int, Meta(ge=0, le=999)]
 
 
 class ActionError(ValueError):
@@ -42,6 +43,7 @@ class AnswerMode(StrEnum):
     ERROR = "error"
     THROTTLE = "throttle"
     EMPTY = "empty"
+    VERDICT = "verdict"
     SLOW = "slow"
     CUT_BEFORE = "cut-before"
     CUT_DURING = "cut-during"
@@ -154,18 +156,24 @@ class Logins(Fault, frozen=True):
 class Answers(Fault, frozen=True):
     """Set how the API answers requests that carry a valid token."""
 
-    OPTIONS: ClassVar[dict[str, str]] = {**Fault.OPTIONS, "framing": "cut-during"}
+    OPTIONS: ClassVar[dict[str, str]] = {**Fault.OPTIONS, "framing": "cut-during", "code": "verdict"}
 
     mode: AnswerMode = AnswerMode.NORMAL
     issue: bool | None = None
     framing: Framing | None = None
+    code: Code | None = None
 
     @property
     def issues(self) -> bool:
         """Whether an emission that this answer meets leaves a document behind."""
         if self.issue is None:
-            return self.mode not in {AnswerMode.ERROR, AnswerMode.THROTTLE}
+            return self.mode not in {AnswerMode.ERROR, AnswerMode.THROTTLE, AnswerMode.VERDICT}
         return self.issue
+
+    @property
+    def verdict(self) -> int:
+        """What `codigoStatusSEFAZ` says; if nothing was chosen, that the document does not fit its schema."""
+        return 225 if self.code is None else self.code
 
 
 F = TypeVar("F", bound=Fault)

@@ -130,6 +130,8 @@ def disturbed(answer: Answer, fault: Answers) -> Answer:
             return answers.throttled(fault.hint)
         case AnswerMode.EMPTY:
             return answers.EMPTY
+        case AnswerMode.VERDICT:
+            return answers.with_verdict(answer, fault.verdict)
         case _:
             return answer
 

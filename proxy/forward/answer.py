@@ -38,7 +38,18 @@ class CallerGone(ConnectionError):
 class Answer:
     """What one caller gets."""
 
-    __slots__ = ("_caller", "_old", "_shared", "_stall", "_to_head", "inspected", "keep_alive", "sent", "status")
+    __slots__ = (
+        "_caller",
+        "_old",
+        "_shared",
+        "_stall",
+        "_to_head",
+        "head",
+        "inspected",
+        "keep_alive",
+        "sent",
+        "status",
+    )
 
     def __init__(self, request: Request, stall: float) -> None:
         """`stall` is in seconds: how long the caller may stand still while it should read."""
@@ -51,6 +62,8 @@ class Answer:
         """Whether the connection takes another request."""
         self.status = 0
         """The status that was sent; 0 before."""
+        self.head = b""
+        """The head that was sent; empty before."""
         self.sent = 0
         """Bytes of the body that went to the caller."""
         self.inspected: Inspected | None = None
@@ -85,7 +98,7 @@ class Answer:
         fields, names = response.headers, response.names
         if self._shared:
             fields, names = without_cors(fields, names)
-        head = answer_head(response.status, response.reason, fields, names, origin=origin, hop=hop)
+        self.head = head = answer_head(response.status, response.reason, fields, names, origin=origin, hop=hop)
         self.status = response.status
         if response.ended:
             body = response.take()
@@ -117,7 +130,8 @@ class Answer:
         """Answer a preflight of a web page of that origin; raises `MalformedRequest`."""
         head = preflight_head(page, headers)
         self.status = 204
-        self._write(b"%b%b\r\n" % (head, self._connection_field()))
+        self.head = b"%b%b\r\n" % (head, self._connection_field())
+        self._write(self.head)
 
     def break_off(self) -> None:
         """End the connection where the answer cannot be finished: never a clean end on a truncated document."""
@@ -159,9 +173,11 @@ class Answer:
         head = own_head(status, content_type, len(body), fields + self._shared)
         self.status = status
         self.sent = 0 if self._to_head else len(body)
-        self._write(b"%b%b\r\n%b" % (head, self._connection_field(), body[: self.sent]))
+        self.head = b"%b%b\r\n" % (head, self._connection_field())
+        self._write(self.head + body[: self.sent])
 
     def _connection_field(self) -> bytes:
+        self.keep_alive = self.keep_alive and not self._caller.leaving
         if not self.keep_alive:
             return b"Connection: close\r\n"
         return b"Connection: keep-alive\r\n" if self._old else b""

@@ -128,7 +128,7 @@ class Forward:
             self._access_log.write(line)
             self.traffic.end()
             self.meter.ended(line)
-            self._history.ended(line, request.fields, answer.inspected)
+            self._history.ended(line, request.fields, answer.inspected, answer.head)
             if trace is not None:
                 trace.end()
         return answer
@@ -144,7 +144,7 @@ class Forward:
         trail = self._trail.lines(request.caller.address, request.host) if self._trail is not None else b""
         with await self._holder.read(request) as body, Call(request, api, body, line, trail, trace) as call:
             if self._history.inspecting:
-                answer.inspected = Inspected(request.target.text, body.held)
+                answer.inspected = Inspected(request.target.wire, body.held)
             try:
                 await call.send(await _token(call))
                 if call.exchange.response.status == _UNAUTHORIZED:
@@ -191,7 +191,7 @@ class Forward:
             if renewed is not None:
                 call.line.replayed = True
                 await call.send(renewed)
-        except (LoginError, Overloaded, CannotConnect):
+        except (LoginError, Overloaded, CannotConnect, Draining):
             call.line.replayed = False  # nothing more was sent
         else:
             permitted = call.line.replayed and call.exchange.response.status != _UNAUTHORIZED
@@ -215,7 +215,7 @@ class Forward:
         elif isinstance(error, MalformedRequest | TargetTooLong | HeadersTooLarge):
             self.meter.was_malformed(error.name)
         unread = not request.content.is_eof() or isinstance(error, MalformedRequest | BrokenUpload)
-        # Behind an offer to leave HTTP, aiohttp's parser does not say where the next request begins.
+        # What follows a request for another protocol may be no request.
         leaving = request.method == "CONNECT" or hdrs.UPGRADE in request.headers
         if self.closing or self.draining or unread or leaving:
             answer.close_after()
@@ -241,4 +241,6 @@ def _given_up(line: RequestLine) -> ProxyError:
     """Say what is known of a request that the sidecar gives up."""
     if line.outcome is Outcome.UNKNOWN:
         return ConnectionLost("the sidecar gave the request up before the answer was whole")
+    if line.outcome is Outcome.ANSWERED:  # by a 401: it waited to be sent once more
+        return Draining("Invoisys took its token no more, and the sidecar gave it up unprocessed", retry_after=1)
     return Draining("the sidecar gave the request up before it was sent", retry_after=1)

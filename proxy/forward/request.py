@@ -28,6 +28,8 @@ class Caller(Protocol):
     """None where the caller has gone."""
     peer_uid: int | None
     """The user at the other end of a Unix socket, where it is known."""
+    leaving: bool
+    """The answer under way is the last on this connection."""
 
     @property
     def task(self) -> asyncio.Task[None] | None:

@@ -39,17 +39,25 @@ PIECE = 16 * 1024
 class Inspected(Struct):
     """What is kept of a request where bodies are inspected: in a development setup alone."""
 
-    target: str
+    target: bytes
     body: bytes | None
-    """There is none where it was not held."""
+    """The first piece of it; there is none where it was not held."""
     answer: bytes = b""
+    """The first piece of the answer's body."""
+    size: int = 0
+    """Bytes of the whole body."""
+    answer_size: int = 0
+    """Bytes of the whole answer's."""
 
     def __post_init__(self) -> None:
         """Keep no more than a piece of the body."""
-        self.body = None if self.body is None else self.body[:PIECE]
+        if self.body is not None:
+            self.size = max(self.size, len(self.body))
+            self.body = self.body[:PIECE]
 
     def hear(self, piece: bytes) -> None:
         """Take a piece of the answer's body."""
+        self.answer_size += len(piece)
         if len(self.answer) < PIECE:
             self.answer += piece[: PIECE - len(self.answer)]
 
@@ -63,6 +71,8 @@ class Past(NamedTuple):
     fields: Fields = ()
     """The header section as it came, secrets and all: it is masked where it is shown."""
     inspected: Inspected | None = None
+    head: bytes = b""
+    """That of the answer as the caller got it; empty where there was none."""
 
 
 class Step(NamedTuple):
@@ -106,11 +116,11 @@ class History:
 
     # --- At the end of a request ------------------------------------------------------------------------------------
 
-    def ended(self, line: RequestLine, fields: Fields, inspected: Inspected | None = None) -> None:
+    def ended(self, line: RequestLine, fields: Fields, inspected: Inspected | None = None, head: bytes = b"") -> None:
         """Remember a request and how long it took."""
         now = time.monotonic()
         self.number += 1
-        self._last.append(Past(self.number, now, line, fields, inspected))
+        self._last.append(Past(self.number, now, line, fields, inspected, head))
         number = int(now)
         second = self._second
         if second.number != number:

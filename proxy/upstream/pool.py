@@ -122,13 +122,21 @@ class Pool:
         return None
 
     async def _fresh(self) -> Connection:
-        if self._closed:
-            raise Draining("the sidecar has stopped", retry_after=1)
+        self._check_open()
         connection = await self._dial(lambda: Connection(self._timeouts, self._freed, self._ended, self._audience))
         self._opened += 1
+        try:
+            self._check_open()  # it may have been closed since
+        except Draining:
+            connection.close("stopped")
+            raise
         if not connection.is_open():
             raise CannotConnect(f"{self._dial.host}:{self._dial.port} closed the connection at once")
         return connection
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise Draining("the sidecar has stopped", retry_after=1)
 
     def _freed(self, connection: Connection) -> None:
         self._busy.discard(connection)

@@ -15,6 +15,8 @@ from proxy.fake.faults import ActionError, Answers, Expire, Logins, Turns, parse
         ("logins", {"mode": "refuse", "delay": "1"}, "`delay` goes with mode `slow` only"),
         ("answers", {"mode": "error", "retry_after": "1"}, "`retry_after` goes with mode `throttle` only"),
         ("answers", {"mode": "cut-after", "framing": "chunked"}, "`framing` goes with mode `cut-during` only"),
+        ("answers", {"mode": "error", "code": "103"}, "`code` goes with mode `verdict` only"),
+        ("answers", {"mode": "verdict", "code": "1000"}, "Expected `int` <= 999"),
         ("expire", {"in": "nan"}, "expire: Expected `float`"),
         ("expire", {"in": "inf"}, "expire: Expected `float`"),
     ],
@@ -59,7 +61,9 @@ def test_a_fault_without_times_stays() -> None:
     assert {turns.take("/").mode for _ in range(5)} == {"accept"}
 
 
-@pytest.mark.parametrize(("mode", "issues"), [("error", False), ("throttle", False), ("cut-before", True)])
+@pytest.mark.parametrize(
+    ("mode", "issues"), [("error", False), ("throttle", False), ("verdict", False), ("cut-before", True)]
+)
 def test_whether_a_disturbed_emission_leaves_a_document(mode: str, issues: bool) -> None:
     for fields, expected in (({}, issues), ({"issue": str(not issues).lower()}, not issues)):
         fault = parse_action("answers", {"mode": mode, **fields})

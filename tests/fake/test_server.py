@@ -268,6 +268,25 @@ def test_an_answer_can_be_disturbed(mode: str, status: int, documents: int) -> N
     scenario(run)()
 
 
+@scenario
+async def test_sefaz_can_be_made_to_say_anything(client: Client) -> None:
+    client.fake.do("answers", mode="verdict", times=1)
+    data = json.loads((await client.emit())[1])["dadosDoDocumento"]
+    assert (data["codigoStatusSEFAZ"], data["status"]["key"]) == (225, 3)
+    query = f"/api/nfe/getbychaveSTD/{data['chaveDeAcesso']}"
+    client.fake.do("answers", mode="verdict", code=217, times=1)
+    assert json.loads((await client.call("GET", query))[1])["dadosDoDocumento"]["codigoStatusSEFAZ"] == 217
+    assert (await client.call("GET", query))[1] == b"null"
+    client.fake.do("answers", mode="verdict", code=103, issue=True, times=1)
+    data = json.loads((await client.emit())[1])["dadosDoDocumento"]
+    assert (data["codigoStatusSEFAZ"], data["status"]["key"]) == (103, 4)
+    status, body = await client.call("GET", f"/api/nfe/getbychaveSTD/{data['chaveDeAcesso']}")
+    assert (status, json.loads(body)["dadosDoDocumento"]["codigoStatusSEFAZ"]) == (200, 100)
+    client.fake.do("answers", mode="verdict", code=573)
+    status, body = await client.call("POST", "/api/nfce/cancelarnfce")
+    assert (status, json.loads(body)["dadosDoDocumento"]["codigoStatusSEFAZ"]) == (201, 573)
+
+
 @pytest.mark.parametrize("issue", [True, False])
 def test_a_cut_before_the_answer(issue: bool) -> None:
     async def run(client: Client) -> None:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 
 from proxy.config import Origin
-from proxy.errors import InternalError
-from proxy.forward import Api, Echoes
+from proxy.errors import InternalError, Outcome
+from proxy.forward import Api, Echoes, Forward
 from proxy.forward.call import Call
 from proxy.forward.headers import Framing
 from proxy.observe import RequestLine
@@ -71,3 +71,23 @@ async def test_a_token_of_another_server_is_not_sent(audience: Origin | None) ->
             await right.send(token_for(HERE))
         assert origin.visit.seen.count(b"HTTP/1.1\r\n") == 1
         pool.close()
+
+
+async def test_a_401_is_passed_on_where_the_sidecar_stops_before_the_request_is_sent_again() -> None:
+    async def refusing(visit: Visit) -> None:
+        await visit.head()
+        await visit.say(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+
+    async def renewed(_rejected: Token) -> Token:
+        pool.close()
+        return token_for(HERE)
+
+    async with upstream(refusing) as origin:
+        pool = Pool(Dialler("127.0.0.1", origin.port, None, PATIENCE), Limits(), 1, WaitingRoom(0), HERE)
+        with call(pool, HERE) as rejected:
+            cast("Any", rejected.api.refresher).renew = renewed
+            await rejected.send(token_for(HERE))
+            await Forward._replay(cast("Forward", None), rejected)
+            assert rejected.exchange.response.status == 401
+            assert (rejected.line.replay, rejected.line.replayed) == ("failed", False)
+            assert rejected.line.outcome is Outcome.ANSWERED

@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
+from msgspec.msgpack import decode, encode
 
 from proxy.observe import RequestLine, history
 from proxy.observe.history import BOUNDS_MS, LAST, PIECE, STEP, History, Inspected
@@ -87,9 +88,15 @@ def test_no_requests_have_no_quantiles_and_the_longest_have_the_last_bound(clock
 
 
 def test_only_the_beginning_of_a_body_is_kept() -> None:
-    inspected = Inspected("/api/x", b"x" * (PIECE + 1))
+    inspected = Inspected(b"/api/x", b"x" * (PIECE + 1))
     for _ in range(3):
         inspected.hear(b"y" * (PIECE - 5))
     assert inspected.body == b"x" * PIECE
     assert inspected.answer == b"y" * PIECE
-    assert Inspected("/api/x", None).body is None
+    assert (inspected.size, inspected.answer_size) == (PIECE + 1, 3 * (PIECE - 5))
+    assert Inspected(b"/api/x", None).body is None
+
+
+def test_how_long_a_body_was_is_known_beyond_the_process_that_has_seen_it() -> None:
+    inspected = Inspected(b"/api/\xe9", b"x" * (PIECE + 1))
+    assert decode(encode(inspected), type=Inspected) == inspected

@@ -41,6 +41,7 @@ class Tab:
         self._answers: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self._reader = asyncio.create_task(self._read())
         self._loaded = asyncio.Event()
+        self._asked = asyncio.Event()
         self.complaints: list[str] = []
         """Errors and warnings of the console, and exceptions that nobody caught."""
         self.requests: list[str] = []
@@ -58,6 +59,7 @@ class Tab:
                     self._loaded.set()
                 case "Network.requestWillBeSent":
                     self.requests.append(told["request"]["url"])
+                    self._asked.set()
                 case "Runtime.exceptionThrown":
                     self.complaints.append(json.dumps(told["exceptionDetails"]))
                 case "Runtime.consoleAPICalled" if told["type"] in {"error", "warning", "assert"}:
@@ -95,6 +97,13 @@ class Tab:
         }})"""
         assert await self.run(script), f"{condition}\n{await self.run('document.body.innerText')}"
 
+    async def asked(self, part: str, times: int) -> None:
+        """Wait until the page has asked so many times for a URL with that in it."""
+        async with asyncio.timeout(PATIENCE):
+            while sum(part in url for url in self.requests) < times:
+                self._asked.clear()
+                await self._asked.wait()
+
     async def open(self, url: str) -> None:
         """Go to a page, and wait until it is there."""
         await self.lead_on(self.do("Page.navigate", url=url))
@@ -123,6 +132,11 @@ class Tab:
     async def prefer(self, scheme: str) -> None:
         """Have the page drawn `light` or `dark`."""
         await self.do("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+
+    async def resize(self, width: int, height: int) -> None:
+        """Give the page a window of that size."""
+        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+        await self.do("Emulation.setDeviceMetricsOverride", **size)
 
     async def speak(self, languages: str) -> None:
         """Ask for pages in these languages."""

@@ -71,6 +71,20 @@ async def test_a_request_that_takes_longer_than_the_drain_is_cut(fake: Fake, tmp
         assert "by access key" in cut["next_step"]
 
 
+async def test_an_upload_that_takes_longer_than_the_drain_is_cut_with_a_word(fake: Fake, tmp_path: Path) -> None:
+    with sidecar(fake.url, "-c", written(tmp_path, drain={"timeout": "200ms"})) as proxy:
+        reader, writer = await connect(proxy.url)
+        writer.write(b"POST /api/nfe/envio HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n")
+        writer.write(b"Expect: 100-continue\r\n\r\n{")
+        assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+        proxy.process.signal(signal.SIGTERM)
+        reply = await read_reply(reader)
+        assert (reply.status, reply["X-Invoisys-Outcome"], reply["Connection"]) == (503, "not-sent", "close")
+        assert proxy.process.wait() == 0
+        writer.close()
+    assert (await fake.state())["requests"] == 0
+
+
 async def test_a_caller_that_reads_slowly_gets_its_answer_whole_while_the_sidecar_stops(
     fake: Fake, proxy: Sidecar
 ) -> None:

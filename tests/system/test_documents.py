@@ -1,11 +1,13 @@
 """The documents can be followed: links and anchors lead somewhere, and what can be typed here is typed.
 
-A block marked `sh` is run, page by page, in one terminal, in its order. A block marked `console` is not, and needs at
-least one program that cannot run here.
+A block marked `sh` is run, page by page, in one terminal, in its order, and one marked `python` too. A block marked
+`console` is not: each of its commands has to have a reason.
 """
 
 from __future__ import annotations
 
+import ast
+import asyncio
 import contextlib
 import itertools
 import os
@@ -15,6 +17,7 @@ import signal
 import subprocess
 import sys
 import threading
+from types import FunctionType
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
@@ -23,9 +26,10 @@ import yaml
 from proxy.config import load
 from proxy.config.environment import CONFIG, VARIABLES
 from proxy.config.model import Config
+from proxy.fake import PASSWORD, USERNAME
 from tests.support.pages import anchors, as_pattern, blocks, links, name_of, steps, surroundings, tracked
 from tests.support.processes import ROOT
-from tests.support.wire import PATIENCE
+from tests.support.wire import PATIENCE, BrokenOff, ask
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,32 +40,56 @@ READMES = {ROOT / "README.md", ROOT / "README.pt-BR.md"}
 WITH_COMMANDS = [page for page in DOCUMENTS if steps(page) and page not in READMES]
 """The README's are run as they stand, by test_readme.py; its translation has the same ones."""
 
-FOREGROUND = re.compile(r"invoisys-proxy (run|demo|fake)\b.*")
-LISTENS = re.compile(r'"event":"listening"|listening at|fake Invoisys at')
+FOREGROUND = re.compile(r"(invoisys-proxy (run|demo|fake)|prometheus --)\b.*")
+LISTENS = re.compile(r'"event":"listening"|listening at|fake Invoisys at|ready to receive web requests')
 DEMO = "invoisys-proxy demo"
 """What runs already where a page does not start anything: its reader has been through the README."""
 
-NOT_HERE = {
-    "cosign": "a release that was published",
-    "docker": "a container engine",
-    "editor": "somebody who types",
-    "git clone": "the repository's address",
-    "git push": "the same",
-    "helm": "a cluster",
-    "icacls": "Windows",
-    "invoisys-proxy doctor": "Invoisys",
-    "kubectl": "a cluster",
-    "make bench": "minutes, and a quiet machine; the bench has tests of its own",
-    "make dist": "it is run by CI",
-    "make mutants": "half an hour",
-    "make run": "it is the README's",
-    "nssm": "Windows",
-    "pip install": "a release that was published",
-    "prometheus": "a server that stays",
-    "py -m venv": "Windows",
-    "sudo": "root, on a machine of one's own",
+_ACCOUNT = {
+    "git clone REPOSITORY": "the repository's address",
+    "install -m 600 /dev/null ~/": "a home of one's own",
+    "editor ": "somebody who types",
+    ".venv/bin/python -m proxy doctor": "an account at Invoisys",
+    ".venv/bin/python -m proxy run": "an account at Invoisys",
 }
-"""The beginnings of commands, each with what it wants that is not to be had in a test."""
+NOT_HERE = {
+    "CONTRIBUTING.md": {"make run": "it is the README's", "make test": "it would run itself"},
+    "README.md": _ACCOUNT,
+    "README.pt-BR.md": _ACCOUNT,
+    "bench/README.md": {"make bench": "minutes, and a quiet machine; the bench has tests of its own"},
+    "docs/deployment/windows.md": {
+        '& "C:\\Program Files\\': "Windows",
+        ".\\invoisys-proxy.exe": "Windows",
+        "New-Item": "Windows",
+        "curl.exe": "Windows",
+        "icacls": "Windows",
+        "notepad": "Windows",
+        "nssm": "Windows",
+        "py -m venv": "Windows",
+    },
+    "docs/release.md": {
+        "cosign": "a release that was published",
+        "git push": "the repository's address",
+        "git tag": "a key to sign with",
+        "make dist": "minutes; CI runs it",
+        ".venv/bin/python -m tools.release": "a tag that fits; tests/tools/test_release.py has one",
+    },
+    "docs/testing.md": {
+        "make mutants": "half an hour",
+        ".venv/bin/mutmut show": "what that half hour leaves behind",
+    },
+    "docs/tracing.md": {"pip install": "a release that was published"},
+    "docs/troubleshooting.md": {"invoisys-proxy doctor": "an account at Invoisys"},
+}
+"""The beginnings of commands in `console` blocks, page by page, each with what it wants that is not to be had here."""
+
+ELSEWHERE = {
+    "deploy/compose/README.md": "tests/deploy/test_compose.py",
+    "docs/deployment/image.md": "tests/deploy/test_image.py",
+    "docs/deployment/kubernetes.md": "tests/deploy/test_kubernetes.py",
+    "docs/deployment/systemd.md": "tests/deploy/test_played_systemd.py",
+}
+"""Pages whose `console` blocks are for root, an engine or a cluster: what plays them, as far as it can be played."""
 
 OTHER_VARIABLES = {
     "INVOISYS_PASWORD": "a mistake to be warned of",
@@ -117,27 +145,68 @@ def test_configurations_can_be_used(tmp_path: Path) -> None:
     assert used >= {"docs/access.md", "docs/configuration.md", "docs/tokens.md"}
 
 
+@everywhere
+def test_no_code_is_shown_that_sefaz_rejects(document: Path) -> None:
+    """Rejection 897: one digit repeated, or counting up."""
+    for code in re.findall(r'"codigoAleatorioNF":"([0-9]+)"', document.read_text()):
+        assert len(code) == 8
+        assert len(set(code)) > 1
+        assert code not in "01234567890123456"
+
+
+def test_how_long_to_ask_before_sending_again_is_told_alike() -> None:
+    for name in ("docs/erp-guide.md", "docs/guia-erp.pt-BR.md", "docs/outcome.md", "examples/README.md"):
+        assert re.search(r"\b5\s+minut", (ROOT / name).read_text()), name
+
+
 # --- Commands ------------------------------------------------------------------------------------------------------
 
 
 def commands(text: str) -> list[str]:
-    """The commands of a block, without what is only set for them."""
+    """The commands of a block, one by one, without comments, what is set for them, and where they are typed."""
     lines = re.sub(r"\\\n\s*", "", text).splitlines()
-    plain = (re.sub(r"^(\w+=\S* +)+", "", part.strip()) for line in lines for part in line.split(" && "))
-    return [each for each in plain if each]
+    parts = (part.strip() for line in lines for part in re.sub(r"(^|\s+)# .*", "", line).split(" && "))
+    plain = (re.sub(r"^(\w+=\S* +)+", "", part) for part in parts)
+    return [each for each in plain if each and not each.startswith(("cd ", "export "))]
+
+
+def test_a_block_is_its_commands() -> None:
+    text = "cd a  # there\nexport A=1 B=2\nA=1 one \\\n    --b && two # of them\nthree"
+    assert commands(text) == ["one --b", "two", "three"]
 
 
 @everywhere
 def test_what_is_not_run_could_not_be(document: Path) -> None:
-    for language, text in blocks(document):
-        assert language not in {"bash", "shell", "sh-session", "powershell"}, "`sh` is run, `console` is not"
-        if language == "console":
-            found = [each for each in commands(text) if any(f"{each} ".startswith(f"{name}") for name in NOT_HERE)]
-            assert found or windows(text), f"this could be run:\n{text}"
+    name = name_of(document)
+    assert not {language for language, _ in blocks(document)} & {"bash", "shell", "sh-session", "powershell"}, (
+        "`sh` is run, `console` is not"
+    )
+    typed = [each for language, text in blocks(document) if language == "console" for each in commands(text)]
+    if name in ELSEWHERE:
+        assert typed
+        assert (ROOT / ELSEWHERE[name]).exists()
+        return
+    reasons = NOT_HERE.get(name, {})
+    assert [each for each in typed if not each.startswith(tuple(reasons))] == [], "this could be run"
+    assert [each for each in reasons if not any(one.startswith(each) for one in typed)] == [], "nothing is so"
 
 
-def windows(text: str) -> bool:
-    return re.search(r"\.exe\b", text) is not None
+@pytest.mark.parametrize("document", [page for page in DOCUMENTS if "```python" in page.read_text()], ids=name_of)
+async def test_python_on_a_page_does_what_it_says(document: Path) -> None:
+    """In one go, as in a coroutine of the reader's, who has an `issue`."""
+    text = "\n".join(text for language, text in blocks(document) if language == "python")
+    code = compile(text, name_of(document), "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+    async with asyncio.timeout(PATIENCE):
+        await FunctionType(code, {"issue": issue})()
+
+
+async def issue(url: str) -> None:
+    """Issue a document at a fake, and care as little as the page for what becomes of the answer."""
+    form = f"grant_type=password&username={USERNAME}&password={PASSWORD}".encode()
+    kind = {"Content-Type": "application/x-www-form-urlencoded"}
+    token = (await ask(url, "POST", "/api/token", form, kind)).json()["access_token"]
+    with contextlib.suppress(BrokenOff):
+        await ask(url, "POST", "/api/nfe/envio", b'{"numero": 1}', {"Authorization": f"bearer {token}"})
 
 
 class Home(NamedTuple):
@@ -172,7 +241,8 @@ class Terminal:
 
     def __init__(self, home: Home) -> None:
         self._home = home
-        own = {"PATH": f"{home.folder.parent / 'bin'}:{os.environ['PATH']}", "NO_PROXY": home.address}
+        beside = home.folder.parent
+        own = {"PATH": f"{beside / 'bin'}:{os.environ['PATH']}", "NO_PROXY": home.address, "TMPDIR": str(beside)}
         demo = {"INVOISYS_LISTEN": f"{home.address}:8080", "INVOISYS_ADMIN": f"{home.address}:9090"}
         self._read, write = os.pipe()
         self._bash = subprocess.Popen(
@@ -248,7 +318,7 @@ def terminal(home: Home) -> Iterator[Terminal]:
 def needed(page: Path) -> list[str]:
     """Return the programs that a page's commands want."""
     typed = "\n".join(step.commands for step in steps(page))
-    return ["bash", *(name for name in ("curl", "openssl", "promtool") if name in typed)]
+    return ["bash", *(name for name in ("curl", "openssl", "prometheus", "promtool") if name in typed)]
 
 
 @pytest.mark.parametrize(

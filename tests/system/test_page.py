@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-from collections import Counter
+import re
+import signal
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import pytest
 
 from tests.support.browser import Tab, browser
 from tests.support.config import written
+from tests.support.page import LIVE, PICTURES, ROWS, SHOWN, is_clean, text
 from tests.support.processes import ROOT, Fake, Process, Sidecar, environment, sidecar
 
 if TYPE_CHECKING:
@@ -18,28 +21,12 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.needs("chromium")
 
-PICTURES = ROOT / "tests" / "pictures"
 AXE = ROOT / "tests" / "axe" / "node_modules" / "axe-core" / "axe.min.js"
-
-LIVE = "!document.getElementById('live').hidden"
-ROWS = "document.getElementById('rows').rows"
-SHOWN = f"[...{ROWS}].filter((row) => !row.hidden)"
 
 
 @pytest.fixture
 def profile(tmp_path: Path) -> Path:
     return tmp_path / "profile"
-
-
-def is_clean(tab: Tab, proxy: Sidecar) -> None:
-    """Show that the page has complained of nothing, and has asked nobody but its own sidecar."""
-    assert tab.complaints == []
-    hosts = Counter(url.removeprefix(proxy.admin)[:1] for url in tab.requests if not url.startswith("about:"))
-    assert set(hosts) == {"/"}, tab.requests
-
-
-async def text(tab: Tab, element: str) -> str:
-    return str(await tab.run(f"document.getElementById({json.dumps(element)}).innerText"))
 
 
 async def test_it_shows_the_state_and_each_request_as_it_comes(fake: Fake, proxy: Sidecar, profile: Path) -> None:
@@ -51,6 +38,8 @@ async def test_it_shows_the_state_and_each_request_as_it_comes(fake: Fake, proxy
         assert "Ready" in await text(tab, "state")
         assert "Account default, API 2.0" in await text(tab, "tokens")
         assert "Valid" in await text(tab, "tokens")
+        said = await text(tab, "tokens")
+        assert [mark for mark in ("Got", "Now", "Refresh due", "Expires") if mark not in said] == []
         assert fake.url in await text(tab, "pool")
         assert await tab.run(f"{ROWS}.length") == 1
         await fake.do("revoke")
@@ -66,6 +55,9 @@ async def test_it_shows_the_state_and_each_request_as_it_comes(fake: Fake, proxy
         await tab.picture(PICTURES / "page-light.png")
         await tab.prefer("dark")
         await tab.picture(PICTURES / "page-dark.png")
+        await tab.resize(360, 800)
+        assert await tab.run("document.documentElement.scrollWidth") <= 360  # nothing has to be scrolled to the side
+        await tab.picture(PICTURES / "page-narrow.png")
         is_clean(tab, proxy)
 
 
@@ -124,6 +116,55 @@ async def test_it_filters_and_goes_on_to_filter_what_comes(fake: Fake, proxy: Si
         is_clean(tab, proxy)
 
 
+@pytest.mark.parametrize(
+    ("language", "words"),
+    [
+        ("en", {"Answered": 1, "not sent": 1, "REPLAYED": 1, "answered replayed": 1, "login": 0}),
+        ("pt-BR", {"Respondida": 1, "não enviada": 1, "nao enviada": 1, "REPETIDA": 1, "not-sent": 1, "replayed": 1}),
+    ],
+)
+async def test_it_finds_the_words_that_it_shows(
+    fake: Fake, proxy: Sidecar, profile: Path, language: str, words: dict[str, int]
+) -> None:
+    await fake.reached(logins_granted=1)
+    await fake.do("revoke")
+    await proxy.issue(1)
+    await proxy.ask("GET", "/nowhere/else")
+    async with browser(profile) as tab:
+        await tab.speak(language)
+        await tab.open(proxy.admin + "/")
+        await tab.until(LIVE)
+        await tab.run("document.getElementById('q').focus()")
+        for said, rows in words.items():
+            await tab.run("document.getElementById('q').value = ''")
+            await tab.write(said)
+            assert await tab.run(f"{SHOWN}.length") == rows, said
+        await tab.do("Emulation.setScriptExecutionDisabled", value=True)
+        for said, rows in words.items():
+            await tab.open(f"{proxy.admin}/?q={quote(said)}")
+            assert await tab.run(f"{SHOWN}.length") == rows, said
+
+
+async def test_what_is_selected_stays_selected(fake: Fake, proxy: Sidecar, profile: Path) -> None:
+    await fake.reached(logins_granted=1)
+    async with browser(profile) as tab:
+        await tab.open(proxy.admin + "/")
+        await tab.until(LIVE)
+        await tab.run("window.seen = 0; new EventSource('/events').onmessage = () => { seen += 1; }; 0")
+        for part, news in (("article", False), ("article h3", True)):
+            await tab.run(f"getSelection().selectAllChildren(document.querySelector('#tokens {part}'))")
+            selected = await tab.run("getSelection().toString()")
+            assert "Account default, API 2.0" in selected
+            if news:
+                await fake.do("revoke")
+                await proxy.issue(1)
+                await tab.until("document.getElementById('tokens').innerText.includes('Invoisys rejected the token')")
+            else:
+                await tab.until("window.seen > 3")
+            assert await tab.run("getSelection().toString()") == selected
+        is_clean(tab, proxy)
+
+
 async def test_everything_can_be_done_with_the_keyboard(fake: Fake, proxy: Sidecar, profile: Path) -> None:
     await fake.reached(logins_granted=1)
     await proxy.ask("GET", "/api/x?secret=1", headers={"X-Own": "a", "User-Agent": "an-erp/1.0"})
@@ -179,6 +220,31 @@ async def test_it_says_that_it_is_cut_off_and_goes_on_after_a_restart(fake: Fake
             finally:
                 process.stop()
             assert all(url.startswith((proxy.admin, "about:")) for url in tab.requests)
+
+
+async def test_it_says_that_it_is_cut_off_while_the_sidecar_hangs(fake: Fake, proxy: Sidecar, profile: Path) -> None:
+    """Slow on purpose: the page gives a sidecar five seconds, each time."""
+    await fake.reached(logins_granted=1)
+    async with browser(profile) as tab:
+        await tab.open(proxy.admin + "/")
+        await tab.until(LIVE)
+        await tab.run("window.seen = 0; new EventSource('/events').onmessage = () => { seen += 1; }; 0")
+        await tab.until("window.seen > 6")
+        assert sum("/events?run=" in url for url in tab.requests) == 1  # what is heard in time is not given up
+        proxy.process.signal(signal.SIGSTOP)
+        try:
+            await tab.until("!document.getElementById('cut-off').hidden && document.getElementById('live').hidden")
+            assert re.search(r"what it knew at \S+, \S+ [AP]M, and", await text(tab, "cut-off"))
+            grey = "getComputedStyle(document.querySelector('dt')).color"
+            assert await tab.run(f"getComputedStyle(document.querySelector('.readiness')).color === {grey}")
+            await tab.picture(PICTURES / "page-cut-off.png")
+            await tab.asked("/events?run=", 3)  # nor is one waited for that has never told anything
+        finally:
+            proxy.process.signal(signal.SIGCONT)
+        await tab.until(f"{LIVE} && document.getElementById('cut-off').hidden")
+        assert (await proxy.issue(1)).status == 200
+        await tab.until(f"{ROWS}.length === 1")
+        is_clean(tab, proxy)
 
 
 async def test_it_speaks_portuguese_where_the_browser_does(fake: Fake, proxy: Sidecar, profile: Path) -> None:
@@ -270,7 +336,7 @@ async def test_axe_finds_nothing(fake: Fake, tmp_path: Path, scheme: str) -> Non
     if not AXE.exists():
         if os.environ.get("CI"):
             pytest.fail("axe-core is missing, and in CI nothing is left out")
-        pytest.skip("left out: axe-core is not there; `npm ci --prefix tests/axe --ignore-scripts` fetches it")
+        pytest.skip("left out: axe-core is not there; `make axe` fetches it where there is npm")
     config = written(tmp_path, admin={"bind": "127.0.0.1:0", "inspect_bodies": True})
     with sidecar(fake.url, "-c", config, ADMIN="") as proxy:
         await fake.reached(logins_granted=1)
@@ -284,10 +350,11 @@ async def test_axe_finds_nothing(fake: Fake, tmp_path: Path, scheme: str) -> Non
             await tab.open(proxy.admin + "/")
             await tab.until(f"{LIVE} && {ROWS}.length === 3")
             assert await faults(tab) == []
+            await tab.resize(360, 800)
+            assert await faults(tab) == []
             link = await tab.run("[...document.querySelectorAll('#rows a')].at(-1).href")
             await tab.run("[...document.querySelectorAll('#rows a')].at(-1).click()")
             await tab.until("document.getElementById('dialog').open")
             assert await faults(tab) == []
-            await tab.picture(PICTURES / f"details-{scheme}.png")
             await tab.open(link)
             assert await faults(tab) == []

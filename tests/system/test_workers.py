@@ -194,6 +194,7 @@ async def test_the_status_is_that_of_all(fake: Fake, proxy: Sidecar) -> None:
         page = await ask(proxy.admin, "GET", f"/requests/{request['request_id']}")
         assert page.status == 200
         assert request["request_id"] in page.body.decode()
+        assert "fake-invoisys" in page.body.decode()  # the answer's header section
     assert (await ask(proxy.admin, "GET", "/requests/nobody-s")).status == 404
     page = await ask(proxy.admin, "GET", "/")
     assert "Workers that serve" in page.body.decode()

@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import socket
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
@@ -15,9 +15,10 @@ from proxy.upstream.connection import CAUSES
 from tests.support.origin import Limits, Visit, assert_free, client, read_all, releasing, upstream
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
-    from proxy.upstream import Exchange, Pool
+    from proxy.upstream import Dialler, Exchange, Pool
+    from proxy.upstream.connection import Connection
 
 GET = b"GET /api/nfe HTTP/1.1\r\nHost: invoisys.test\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
@@ -220,6 +221,27 @@ async def test_a_closed_pool_opens_no_connection() -> None:
             await pool.begin()
         assert error.value.outcome is Outcome.NOT_SENT
         assert len(origin.visits) == 1
+
+
+async def test_a_connection_that_is_there_only_when_the_pool_has_closed_carries_nothing() -> None:
+    async with upstream(answer) as origin, client(origin.port) as pool:
+        dial, dialled, go_on = pool._dial, asyncio.Event(), asyncio.Event()
+
+        async def slowly(make: Callable[[], Connection]) -> Connection:
+            connection = await dial(make)
+            dialled.set()
+            await go_on.wait()
+            return connection
+
+        pool._dial = cast("Dialler", slowly)
+        beginning = asyncio.create_task(pool.begin())
+        await dialled.wait()
+        pool.close()
+        go_on.set()
+        with pytest.raises(Draining):
+            await beginning
+        await origin.visit.gone.wait()
+        assert origin.seen == [b""]
 
 
 # --- What became of them ----------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 "use strict";
 
 const LAST = 200;
+const SILENCE = 5000; // milliseconds; something is told every second
 const byId = (id) => document.getElementById(id);
 const main = byId("main");
 const local = new Intl.DateTimeFormat(document.documentElement.lang, {dateStyle: "short", timeStyle: "medium"});
@@ -10,6 +11,9 @@ const local = new Intl.DateTimeFormat(document.documentElement.lang, {dateStyle:
 const localise = (root) => {
   for (const each of root.querySelectorAll("time[datetime]")) each.textContent = local.format(new Date(each.dateTime));
 };
+
+/** Returns a text without case and accents, as the sidecar does with what is searched. */
+const folded = (text) => text.normalize("NFD").replace(/\p{M}/gu, "").toLowerCase();
 
 const fragment = (html) => {
   const template = document.createElement("template");
@@ -21,7 +25,7 @@ const fragment = (html) => {
 // --- The filter -------------------------------------------------------------------------------------------------------
 
 const filter = () => {
-  const text = byId("q").value.toLowerCase(), failed = byId("failed").checked;
+  const text = folded(byId("q").value), failed = byId("failed").checked;
   let shown = 0;
   for (const row of byId("rows").rows) {
     row.hidden = !row.dataset.text.includes(text) || (failed && row.dataset.failed !== "yes");
@@ -33,19 +37,31 @@ const filter = () => {
 
 // --- The news ---------------------------------------------------------------------------------------------------------
 
+/** Makes an element's content that of another. What is the same is left alone: it may be selected, or have the focus. */
+const renew = (old, fresh) => {
+  const there = [...old.childNodes], wanted = [...fresh.childNodes];
+  for (const [index, node] of wanted.entries()) {
+    const before = there[index];
+    if (!before) old.append(node);
+    else if (before.isEqualNode(node)) continue;
+    else if (before.nodeName !== node.nodeName) before.replaceWith(node);
+    else if (node.nodeType === Node.TEXT_NODE) before.data = node.data;
+    else {
+      for (const {name} of [...before.attributes]) if (!node.hasAttribute(name)) before.removeAttribute(name);
+      for (const {name, value} of node.attributes) before.setAttribute(name, value);
+      renew(before, node);
+    }
+  }
+  for (const node of there.slice(wanted.length)) node.remove();
+};
+
 const show = (news) => {
   const rows = byId("rows");
   if (news.run !== main.dataset.run) {
     main.dataset.run = news.run;
     rows.replaceChildren();
   }
-  for (const [id, html] of Object.entries(news.sections)) {
-    const within = byId(id), kept = [...within.querySelectorAll(".scroll")].map((each) => each.scrollLeft);
-    const at = [...within.querySelectorAll(".scroll")].indexOf(document.activeElement);
-    within.replaceChildren(fragment(html));
-    within.querySelectorAll(".scroll").forEach((each, index) => { each.scrollLeft = kept[index] ?? 0; });
-    if (at >= 0) within.querySelectorAll(".scroll")[at]?.focus({preventScroll: true});
-  }
+  for (const [id, html] of Object.entries(news.sections)) renew(byId(id), fragment(html));
   const known = Number(rows.rows[0]?.dataset.number ?? 0);
   for (const html of [...news.rows].reverse()) {
     const row = fragment(html).firstElementChild;
@@ -57,24 +73,40 @@ const show = (news) => {
   filter();
 };
 
+let heard = new Date();
+
 const setLive = (live) => {
+  if (!live && byId("cut-off").hidden) {
+    byId("cut-off").textContent = byId("cut-off").dataset.text.replace("{time}", local.format(heard));
+  }
   byId("live").hidden = !live;
   byId("cut-off").hidden = live;
+  main.classList.toggle("old", !live);
 };
 
-/** Listens, and listens again after a second when that ends, from the last request that is known. */
+/** Listens, and listens again when that ends or nothing is heard any more, from the last request that is known. */
 const listen = () => {
   const query = new URLSearchParams({run: main.dataset.run, last: main.dataset.last});
   const events = new EventSource("/events?" + query);
+  let patience;
+  const giveUp = () => {
+    clearTimeout(patience);
+    events.close();
+    setLive(false);
+    setTimeout(listen, 1000);
+  };
+  const wait = () => {
+    clearTimeout(patience);
+    patience = setTimeout(giveUp, SILENCE);
+  };
   events.onmessage = (event) => {
+    wait();
+    heard = new Date();
     setLive(true);
     show(JSON.parse(event.data));
   };
-  events.onerror = () => {
-    setLive(false);
-    events.close();
-    setTimeout(listen, 1000);
-  };
+  events.onerror = giveUp;
+  wait();
 };
 
 // --- What a person does -----------------------------------------------------------------------------------------------
@@ -104,27 +136,30 @@ const readyToCopy = (root) => {
   };
 };
 
+/** Fetches what a request's own page shows; nothing where that page does not come. */
+const detailsAt = async (url) => {
+  try {
+    const answer = await fetch(url, {signal: AbortSignal.timeout(SILENCE)});
+    const content = new DOMParser().parseFromString(await answer.text(), "text/html").getElementById("main");
+    content.querySelector(".back").remove();
+    localise(content);
+    return content.childNodes;
+  } catch {
+    return null;
+  }
+};
+
 /** Opens a request over the page; without this, its link leads to a page of its own. */
 const open = async (event) => {
   const link = event.target.closest("a");
   if (!link || event.ctrlKey || event.metaKey || event.shiftKey) return;
   event.preventDefault();
-  const dialog = byId("dialog");
-  let page;
-  try {
-    page = new DOMParser().parseFromString(await (await fetch(link.href)).text(), "text/html");
-  } catch {
-    return setLive(false);
-  }
-  const content = page.getElementById("main");
-  const back = content.querySelector(".back"), close = document.createElement("button");
+  const dialog = byId("dialog"), close = document.createElement("button");
   close.textContent = dialog.dataset.close;
   close.onclick = () => dialog.close();
-  back.replaceWith(close);
-  localise(content);
-  dialog.replaceChildren(...content.childNodes);
+  dialog.replaceChildren(close, ...await detailsAt(link.href) ?? [dialog.dataset.failed]);
   readyToCopy(dialog);
-  dialog.showModal();
+  if (!dialog.open) dialog.showModal();
 };
 
 localise(document);
