@@ -55,7 +55,7 @@ At `debug` every request has a line of its own, however it ended. So it has at `
 At `warning` only requests that ended in an error are told, and at `error` only defects are. A request that Invoisys
 answered is no failure of the sidecar, whatever the answer says.
 
-Failures that are alike are not repeated, by [decision 11](decisions/0011-alike-failures.md):
+Failures that are alike are not repeated, by [decision 12](decisions/0012-alike-failures.md):
 
 - Of **warnings and errors** the first is told in full, and what follows within a minute is told in one line, with
   `repeated`; while it goes on, such a line comes every ten minutes. Alike are those of the same event, account, API,
