@@ -9,8 +9,10 @@ import http.client
 import json
 import logging
 import os
+import shlex
 import signal
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from proxy import __version__
@@ -20,6 +22,7 @@ from proxy.config import (
     json_schema,
     load,
     look_around,
+    peek,
     read_caller_tokens,
     read_credentials,
     redacted,
@@ -46,21 +49,24 @@ _DEMO_MAY_CHOOSE = ("INVOISYS_LISTEN", "INVOISYS_ADMIN", "INVOISYS_LOG_LEVEL", "
 _BANNER = """\
 The sidecar is at {listen}, in front of a fake Invoisys. Issue a document, and query it by its access key:
 
-    curl {listen}/api/nfe/envio -d '{{\
+    {curl_listen}/api/nfe/envio -d '{{\
 "cnpj":"12345678000195","modelo":"55","serie":"1","numero":"1","codigoAleatorioNF":"12345678","dataEmissao":"2026-01-31"\
 }}'
-    curl {listen}/api/nfe/getbychaveSTD/35260112345678000195550010000000011123456782
+    {curl_listen}/api/nfe/getbychaveSTD/35260112345678000195550010000000011123456782
 
-See what it does, live, in a browser:
-
-    {admin}/
+{page}
 
 Have the token expire at the fake, query again, and see the replay there and in the log:
 
-    curl -X POST @fake@/_fake/revoke
+    curl -X POST {fake}/_fake/revoke
 
-Probes are at {admin}/readyz. Ctrl-C ends it.
+Ask whether it is ready; Ctrl-C ends it:
+
+    {curl_admin}/readyz
+
 """
+_PAGE = "See what it does, live, in a browser:\n\n    {admin}/"
+_NO_PAGE = "The status page is for a browser, and none opens a Unix socket: give INVOISYS_ADMIN a port for it."
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -107,11 +113,17 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(options: argparse.Namespace) -> int:
-    config = _configuration(options)
-    access_log = _set_up_log(config)
-    for finding in findings(config, look_around(config, options.config, os.environ)):
-        logging.getLogger("proxy").warning("%s", finding.text, extra={"event": finding.event})
-    return within_loop(_serve(config, access_log, lambda: _configuration(options)))
+    log = logging.getLogger("proxy")
+    access_log = _set_up_log(peek(options.config, os.environ, ("log", "format"))[0])
+    try:
+        config = _configuration(options)
+        access_log = _set_up_log(config)
+        for finding in findings(config, look_around(config, options.config, os.environ)):
+            log.warning("%s", finding.what, extra={"event": finding.event, "next_step": finding.mend})
+        return within_loop(_serve(config, access_log, lambda: _configuration(options)))
+    except ConfigError as error:
+        log.error("%s", error, extra={"event": "configuration-refused"})  # noqa: TRY400 - a traceback tells no more
+        return _tell(error, WRONG)
 
 
 def _demo(_options: argparse.Namespace) -> int:
@@ -156,16 +168,20 @@ def _doctor(options: argparse.Namespace) -> int:
 
 
 def _health(options: argparse.Namespace) -> int:
-    bind = load(options.config, os.environ).admin.bind
+    config, doubt = peek(options.config, os.environ, ("admin", "bind"))
+    bind = config.admin.bind
+    if doubt:
+        print(f"asking at {bind}, the default: the configuration does not tell\n{doubt}", file=sys.stderr)
     try:
         status, body = ask(bind, "/readyz", timeout=_HEALTH_TIMEOUT)
         report = json.loads(body)
         said = "; ".join((report["status"], *report["reasons"]))
-    except (OSError, ValueError, KeyError, http.client.HTTPException) as error:
+        steps = [f"to do: {step}" for step in report.get("next_steps", ())]
+    except (OSError, ValueError, KeyError, TypeError, http.client.HTTPException) as error:
         print(f"no sidecar answers at {bind}: {error}", file=sys.stderr)
         return FAILED
     ready = status == http.HTTPStatus.OK
-    print(said, file=sys.stdout if ready else sys.stderr)
+    print(said, *steps, sep="\n", file=sys.stdout if ready else sys.stderr)
     return OK if ready else FAILED
 
 
@@ -190,8 +206,13 @@ def _shape_of_log(config: Config) -> tuple[Literal["json", "text"], bool]:
     return config.log.format or ("text" if terminal else "json"), colours
 
 
-async def _serve(config: Config, access_log: AccessLog, read_again: Callable[[], Config], greeting: str = "") -> int:
-    """`greeting` may name the addresses as `{listen}` and `{admin}`."""
+async def _serve(
+    config: Config,
+    access_log: AccessLog,
+    read_again: Callable[[], Config],
+    greeting: Callable[[str, str], str] = lambda *_: "",
+) -> int:
+    """`greeting` is made of the addresses that were really opened: the first listener's and the operator's port's."""
     from proxy.serve import serve
     from proxy.server import StartError
 
@@ -202,7 +223,7 @@ async def _serve(config: Config, access_log: AccessLog, read_again: Callable[[],
     def on_start(addresses: list[str]) -> None:
         spare_collector()
         *listeners, admin = addresses
-        print(greeting.format(listen=listeners[0], admin=admin), end="", flush=True)
+        print(greeting(listeners[0], admin), end="", flush=True)
         log.info(
             "listening at %s, for probes at %s",
             ", ".join(listeners),
@@ -213,11 +234,18 @@ async def _serve(config: Config, access_log: AccessLog, read_again: Callable[[],
     try:
         await serve(_sidecar(config, access_log), on_start, read_again)
     except StartError as error:
-        print(error, file=sys.stderr)
-        return FAILED
+        log.error("%s", error, extra={"event": "start-failed"})  # noqa: TRY400 - a traceback tells nobody more
+        return _tell(error, FAILED)
     finally:
         access_log.flush()
     return OK
+
+
+def _tell(error: Exception, code: int) -> int:
+    """Say on standard error what the log says, unless a person has just read it there; return the exit code."""
+    if not sys.stdout.isatty():
+        print(error, file=sys.stderr)
+    return code
 
 
 def _sidecar(config: Config, access_log: AccessLog) -> Served:
@@ -255,9 +283,23 @@ async def _serve_demo() -> int:
     url = await fake.start()
     config = load(None, _demo_settings(url, fake))
     try:
-        return await _serve(config, _set_up_log(config), lambda: config, _BANNER.replace("@fake@", url))
+        return await _serve(config, _set_up_log(config), lambda: config, partial(_banner, url))
     finally:
         await fake.stop()
+
+
+def _banner(fake: str, listen: str, admin: str) -> str:
+    page = _NO_PAGE if admin.startswith("unix:") else _PAGE.format(admin=admin)
+    return _BANNER.format(fake=fake, listen=listen, curl_listen=_curl(listen), curl_admin=_curl(admin), page=page)
+
+
+def _curl(address: str) -> str:
+    """Return the beginning of a line that asks at an address, up to the path."""
+    path = address.removeprefix("unix:")
+    if path == address:
+        return f"curl {address}"
+    option = "--abstract-unix-socket" if path.startswith("@") else "--unix-socket"
+    return f"curl {option} {shlex.quote(path.removeprefix('@'))} http://localhost"
 
 
 def _demo_settings(url: str, fake: FakeInvoisys) -> dict[str, str]:

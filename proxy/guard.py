@@ -96,12 +96,19 @@ class Guard:
         origins: Iterable[str] = (),
         caller_tokens: Callable[[], Sequence[bytes]] | None = None,
         rules: Iterable[Rule] = (),
+        hosts_key: str = "`hosts` of the listener",
+        origins_key: str | None = "`origins` of the listener",
     ) -> None:
-        """`hosts` are names and addresses beside the loopback ones; `caller_tokens` gives those that are good now."""
+        """`hosts` are names and addresses beside the loopback ones; `caller_tokens` gives those that are good now.
+
+        The keys are where the configuration lets further ones in.
+        """
         self._hosts = frozenset(host.lower() for host in (*LOOPBACK_HOSTS, *hosts))
         self._origins = frozenset(origins)
         self._caller_tokens = caller_tokens
         self._rules = tuple(rules)
+        self._hosts_key = hosts_key
+        self._origins_mend = f"add it to {origins_key}" if origins_key else "only this port's own page is"
 
     def check(self, method: str, target: str, headers: CIMultiDictProxy[str]) -> None:
         """Raise the `CallerError` that says why the request may not pass.
@@ -123,13 +130,13 @@ class Guard:
         """Let only our own names pass; a request without Host is HTTP/1.0, which no browser speaks."""
         values = headers.getall(hdrs.HOST, ())
         if values and (len(values) > 1 or len(values[0]) > _LONGEST_HOST or _host_name(values[0]) not in self._hosts):
-            raise MisdirectedRequest("this Host is not one of the sidecar's; add it to `hosts` of the listener")
+            raise MisdirectedRequest(f"this Host is not one of the sidecar's; add it to {self._hosts_key}")
 
     def check_browser(self, headers: CIMultiDictProxy[str]) -> None:
         """Keep out web pages of origins that were not let in (the Fetch standard's Origin and Sec-Fetch-Site)."""
         if hdrs.ORIGIN in headers:
             if self.web_page(headers) is None:
-                raise Forbidden("this browser origin is not let in; add it to `origins` of the listener", "origin")
+                raise Forbidden(f"this browser origin is not let in; {self._origins_mend}", "origin")
         elif _SEC_FETCH_SITE in headers and not _OF_NO_OTHER_SITE.issuperset(headers.getall(_SEC_FETCH_SITE)):
             raise Forbidden("a web page of another site may not call the sidecar", "origin")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import http_parser
@@ -14,7 +15,8 @@ from proxy.assembly import Assembly
 from proxy.config import changes
 from proxy.descriptors import left_for_callers, raise_limit
 from proxy.errors import ProxyError
-from proxy.observe import Metrics
+from proxy.observe import Metrics, next_step
+from proxy.signals import StopAsked
 from proxy.systemd import Supervisor
 from proxy.tracing import open_tracing
 
@@ -32,6 +34,9 @@ log = logging.getLogger(__name__)
 
 _EAGER = "2.0"
 """The API whose token is fetched at start; the others' at first need."""
+
+DRAINING = Condition(Readiness.DRAINING, ("the sidecar is stopping",), (next_step("request", "draining"),))
+"""The condition of a sidecar that was asked to stop."""
 
 _LAST_WORDS = 0.5
 """Seconds for those whose request was cut to be told."""
@@ -72,13 +77,15 @@ class Sidecar:
         self._metrics = Metrics()
         self._metrics.show(self._rooms.metrics)
         access_log.history.inspecting = config.admin.inspect_bodies
+        self._stop_asked = StopAsked()
+        quit_asked = partial(self._stop_asked.ask, "quit")
         self.source = OneProcess(
-            self.condition, self._metrics, self._readable, access_log.history, self._refresh, self.ask_to_stop
+            self.condition, self._metrics, self._readable, access_log.history, self._refresh, quit_asked
         )
         self._admin = Admin(config.admin, self.source) if store is None else None
         self._left: dict[Assembly, asyncio.Task[None]] = {}  # of other configurations: their last requests go on
-        self._stop_asked = asyncio.Event()
         self._draining = False
+        self._ended_before = 0  # requests, when the sidecar was asked to stop
         self._most = 0  # callers at a listener
         self._metrics.readiness_from(lambda: self.condition().readiness.value)
 
@@ -187,13 +194,12 @@ class Sidecar:
     # --- Stop ---------------------------------------------------------------------------------------------------------
 
     def ask_to_stop(self) -> None:
-        """Have `stop_asked` return."""
-        self._stop_asked.set()
+        """Have `stop_asked` return, as a signal does."""
+        self._stop_asked.ask("signal")
 
     async def stop_asked(self) -> None:
         """Return when the sidecar is to stop, or to stop at once if it is stopping already."""
         await self._stop_asked.wait()
-        self._stop_asked.clear()
 
     async def drain(self) -> None:
         """Stop gently: tell the probes, take calls for `drain.delay`, then finish those in flight."""
@@ -204,6 +210,7 @@ class Sidecar:
     def begin_to_stop(self) -> None:
         """Tell the probes, and have every answer close its connection."""
         self._draining = True
+        self._ended_before = self._access_log.history.number
         for listener in self._rooms.listeners:
             listener.forward.closing = True
 
@@ -215,9 +222,22 @@ class Sidecar:
             listener.forward.draining = True
         last = [asyncio.ensure_future(listener.finish(drain.timeout)) for listener in self._rooms.listeners]
         await asyncio.wait([*last, *self._left.values()], timeout=drain.timeout + _LAST_WORDS)
+        self._tell_end()
         await self.stop()
         if self._tracing is not None:
             await self._tracing.close(_LAST_SPANS)
+
+    def _tell_end(self) -> None:
+        """Say how many requests came to their end, and how many are cut."""
+        finished = self._access_log.history.number - self._ended_before
+        listeners = [listener for rooms in (self._rooms, *self._left) for listener in rooms.listeners]
+        cut = sum(listener.forward.traffic.number for listener in listeners)
+        if not cut:
+            text = "no request is left; %d ended since the sidecar was told to stop"
+            log.info(text, finished, extra={"event": "drained", "finished": finished})
+            return
+        text = "%d requests took longer than drain.timeout, and are cut; %d ended"
+        log.warning(text, cut, finished, extra={"event": "drain-cut", "finished": finished, "cut": cut})
 
     async def stop(self) -> None:
         """Stop now: whoever still waits is told what is known of their request, and then cut."""
@@ -254,12 +274,15 @@ class Sidecar:
     def condition(self) -> Condition:
         """Tell whether requests can be served: by the token that is fetched at start, of each account."""
         if self._draining:
-            return Condition(Readiness.DRAINING, ("the sidecar is stopping",))
-        reports = [refresher.report() for (_, api), refresher in self._rooms.refreshers.items() if api == _EAGER]
+            return DRAINING
+        eager = [refresher for (_, api), refresher in self._rooms.refreshers.items() if api == _EAGER]
+        reports = [refresher.report() for refresher in eager]
         reasons = tuple(reason for _, reason in reports if reason)
+        failures = [failure for refresher in eager if (failure := refresher.story().failure)]
+        steps = tuple(dict.fromkeys(next_step("login-failed", failure.name) for failure in failures))
         if not all(usable for usable, _ in reports):
-            return Condition(Readiness.NOT_READY, reasons)
-        return Condition(Readiness.DEGRADED if reasons else Readiness.READY, reasons)
+            return Condition(Readiness.NOT_READY, reasons, steps)
+        return Condition(Readiness.DEGRADED if reasons else Readiness.READY, reasons, steps)
 
 
 def _caller_connections(config: Config, rooms: Assembly) -> int:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Callable
 
 
@@ -20,3 +20,25 @@ def listen(loop: asyncio.AbstractEventLoop, stop: Callable[[], None], read_again
         for name in ("SIGINT", "SIGBREAK", "SIGTERM"):
             if hasattr(signal, name):
                 signal.signal(getattr(signal, name), lambda *_: loop.call_soon_threadsafe(stop))
+
+
+class StopAsked:
+    """Whether the sidecar was asked to stop, and then to stop at once: that is who asks again in the same way.
+
+    `POST /quit` and a signal are one wish: an orchestrator sends SIGTERM after a hook that has called `/quit`.
+    """
+
+    def __init__(self) -> None:
+        self._ways: set[str] = set()
+        self._asked = asyncio.Event()
+
+    def ask(self, way: Literal["signal", "quit"]) -> None:
+        """Ask for the end."""
+        if not self._ways or way in self._ways:
+            self._asked.set()
+        self._ways.add(way)
+
+    async def wait(self) -> None:
+        """Return when the sidecar is to stop; the next time, when it is to stop at once."""
+        await self._asked.wait()
+        self._asked.clear()

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, NamedTuple
 
 from aiohttp import web
 
 from proxy.errors import ProxyError
 from proxy.forward.problem import problem
+from proxy.observe import next_step
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping
 
     from proxy.admin.source import Source
     from proxy.guard import Guard
@@ -45,11 +47,23 @@ class Actions:
         if "text/html" in request.headers.get("Accept", ""):  # the page's form, in a browser without a script
             raise web.HTTPSeeOther("/")
         status = 503 if any(result.error for result in results) else 200
-        return web.json_response({"refreshed": [result._asdict() for result in results]}, status=status)
+        return as_json({"refreshed": [_told(result) for result in results]}, status)
 
     async def _do_end(self, _request: web.Request) -> web.Response:
         self._source.ask_to_stop()
-        return web.json_response({"status": "draining"}, status=202)
+        return as_json({"status": "draining"}, 202)
+
+
+def _told(result: Refreshed) -> dict[str, str | None]:
+    step = {} if result.error is None else {"next_step": next_step("login-failed", result.error)}
+    return result._asdict() | step
+
+
+def as_json(body: Mapping[str, object], status: int = 200) -> web.Response:
+    """Answer in JSON that a person can read: Invoisys speaks Portuguese."""
+    text = json.dumps(body, ensure_ascii=False)
+    encoded = text.encode("utf-8", "backslashreplace")  # of a lone surrogate, that makes the escape which JSON has
+    return web.Response(body=encoded, status=status, content_type="application/json", charset="utf-8")
 
 
 def guarded(guard: Guard, handler: Handler) -> Handler:

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, cast
 
 from aiohttp import web
 
-from proxy.admin.actions import Actions
+from proxy.admin.actions import Actions, as_json
 from proxy.admin.site import Site
 from proxy.admin.source import Readiness
 from proxy.door import Door
 from proxy.guard import Guard, own_names
+from proxy.observe import next_step
 
 if TYPE_CHECKING:
     from proxy.admin.source import Source
@@ -33,7 +34,8 @@ class Admin:
         """Raises `ConfigError`, for an owner or a group that nobody has."""
         self._door = Door(config.bind, config.socket)
         self._source = source
-        guard = Guard(map(str, (*config.hosts, *own_names(config.bind))))
+        names = map(str, (*config.hosts, *own_names(config.bind)))
+        guard = Guard(names, hosts_key="`admin.hosts`", origins_key=None)
         self._actions = Actions(guard, source)
         self._site = Site(guard, source)
         self._runner: web.AppRunner | None = None
@@ -41,7 +43,7 @@ class Admin:
     async def open(self, take_sockets: TakeSockets | None = None) -> str:
         """Listen, and return the address; raises `OSError`."""
         app = web.Application()
-        app.router.add_get("/startupz", self._alive)  # it is answered only once the listeners are open
+        app.router.add_get("/startupz", self._started)
         app.router.add_get("/livez", self._alive)
         app.router.add_get("/readyz", self._ready)
         app.router.add_get("/metrics", self._exposition)
@@ -71,13 +73,20 @@ class Admin:
         if self._runner is not None:
             await self._runner.cleanup()
 
+    async def _started(self, _request: web.Request) -> web.Response:
+        reason = "the configuration is loaded, and the listeners are open"  # this port is opened last
+        return as_json({"status": "ok", "reasons": [reason]})
+
     async def _alive(self, _request: web.Request) -> web.Response:
-        return web.json_response({"status": "ok"})
+        if await self._source.turns():
+            return as_json({"status": "ok", "reasons": ["the event loop turns"]})
+        stuck = {"status": "stuck", "reasons": ["no worker's event loop turns"]}
+        return as_json({**stuck, "next_steps": [next_step("worker-stuck")]}, 503)
 
     async def _ready(self, _request: web.Request) -> web.Response:
-        readiness, reasons = await self._source.condition()
-        status = 200 if readiness in _SERVING else 503
-        return web.json_response({"status": readiness, "reasons": reasons}, status=status)
+        readiness, reasons, steps = await self._source.condition()
+        told = {"status": readiness, "reasons": reasons}
+        return as_json({**told, "next_steps": steps} if steps else told, 200 if readiness in _SERVING else 503)
 
     async def _exposition(self, request: web.Request) -> web.Response:
         body, media_type = await self._source.exposition(request.headers.get("Accept", ""))

@@ -28,10 +28,11 @@ class Readiness(StrEnum):
 
 
 class Condition(NamedTuple):
-    """Readiness, and the reasons in words."""
+    """Readiness, the reasons in words, and what to do where there is something to be done."""
 
     readiness: Readiness
     reasons: tuple[str, ...] = ()
+    next_steps: tuple[str, ...] = ()
 
 
 class Source(Protocol):
@@ -42,6 +43,9 @@ class Source(Protocol):
 
     async def condition(self) -> Condition:
         """Tell whether requests can be served."""
+
+    async def turns(self) -> bool:
+        """Tell whether an event loop turns that serves callers."""
 
     async def exposition(self, accept: str) -> tuple[bytes, str]:
         """Return all metrics in the text format that an `Accept` asks for, and its media type."""
@@ -83,6 +87,10 @@ class OneProcess:
     async def condition(self) -> Condition:
         """Tell whether requests can be served."""
         return self._condition()
+
+    async def turns(self) -> bool:
+        """Tell that it does: it has come to this line."""
+        return True
 
     async def exposition(self, accept: str) -> tuple[bytes, str]:
         """Return all metrics."""

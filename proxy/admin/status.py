@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, NamedTuple
 from msgspec import UNSET, Struct, UnsetType
 
 from proxy import __version__
-from proxy.observe import NEXT_STEPS
+from proxy.observe import next_step, told_of
 from proxy.observe.history import STEP, Inspected
 
 if TYPE_CHECKING:
+    from proxy.admin.source import Condition
     from proxy.observe import History, Past
     from proxy.observe.history import Step
     from proxy.tokens import Refresher
@@ -166,6 +167,7 @@ class Status(Struct, frozen=True):
     started_at: datetime
     readiness: str
     reasons: Sequence[str]
+    next_steps: Sequence[str]
     listeners: Sequence[Listening]
     tokens: Sequence[Token]
     connections: Sequence[Connections]
@@ -181,20 +183,18 @@ class Status(Struct, frozen=True):
 _FAILED_FROM = 400
 
 
-def gather(
-    rooms: Rooms, history: History, condition: tuple[str, Sequence[str]], started: float, *, since: int = 0
-) -> Status:
+def gather(rooms: Rooms, history: History, condition: Condition, started: float, *, since: int = 0) -> Status:
     """Read the present state, with the requests after the one of that number; `started` is on the wall clock."""
     now, clock = time.time(), time.monotonic()
-    readiness, reasons = condition
     return Status(
         version=__version__,
         environment=rooms.environment,
         run=history.run,
         now=_utc(now),
         started_at=_utc(started),
-        readiness=str(readiness),
-        reasons=reasons,
+        readiness=str(condition.readiness),
+        reasons=condition.reasons,
+        next_steps=condition.next_steps,
         listeners=rooms.listeners,
         tokens=[_token(*at, refresher.story()) for at, refresher in rooms.refreshers.items()],
         connections=[Connections(api, rooms.upstreams[api], *pool.reading()) for api, pool in rooms.pools.items()],
@@ -225,7 +225,7 @@ def request(past: Past, offset: float) -> Request:
         replayed=line.replayed,
         resent=line.resent,
         upstream_status=line.upstream_status,
-        failure=None if line.error is None else Failure(line.error, line.detail, NEXT_STEPS.get(line.error, "")),
+        failure=None if (told := told_of(line)) is None else Failure(*told),
     )
 
 
@@ -252,12 +252,16 @@ def _token(account: str, api: str, story: Story) -> Token:
         expires_at=None if token is None else _utc(token.expires_at.wall),
         retry_in_s=story.retry_in,
         rejections=story.rejections,
-        failure=None if failure is None else Failure(failure.name, failure.detail, NEXT_STEPS.get(failure.name, "")),
+        failure=None if failure is None else _of_login(failure.name, failure.detail),
         logins=[
-            Login(_utc(at), reason, result, Failure(result, detail, NEXT_STEPS.get(result, "")) if detail else None)
+            Login(_utc(at), reason, result, _of_login(result, detail) if detail else None)
             for at, reason, result, detail in story.logins
         ],
     )
+
+
+def _of_login(error: str, detail: str) -> Failure:
+    return Failure(error, detail, next_step("login-failed", error))
 
 
 def _utc(seconds: float) -> datetime:

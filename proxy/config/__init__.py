@@ -5,7 +5,7 @@ from proxy.config.caller_tokens import CallerTokenFile, read_caller_tokens
 from proxy.config.changes import Changes, changes
 from proxy.config.credentials import Credentials, CredentialSource, read_credentials, read_secret
 from proxy.config.environment import unknown_variables
-from proxy.config.load import load
+from proxy.config.load import load, peek
 from proxy.config.model import Account, Admin, Api, Config, Drain, Limits, Listener, Log, Socket, Timeouts, Tokens
 from proxy.config.safety import Finding, findings
 from proxy.config.schema import json_schema
@@ -49,6 +49,7 @@ __all__ = [
     "json_schema",
     "load",
     "look_around",
+    "peek",
     "read_caller_tokens",
     "read_credentials",
     "read_secret",

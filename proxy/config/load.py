@@ -9,13 +9,15 @@ from msgspec.structs import replace
 from proxy.config import environment, presets
 from proxy.config.checks import check
 from proxy.config.convert import convert
+from proxy.config.model import Config
 from proxy.config.tree import Faults, Node
 from proxy.config.yaml import read
+from proxy.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from proxy.config.model import Config
+    from proxy.config.tree import Path
 
 
 def load(path: str | None, env: Mapping[str, str]) -> Config:
@@ -37,6 +39,26 @@ def load(path: str | None, env: Mapping[str, str]) -> Config:
     check(config, tree, faults)
     faults.raise_any()
     return _with_only_account(config)
+
+
+def peek(path: str | None, env: Mapping[str, str], key: Path) -> tuple[Config, str]:
+    """Return a configuration in which one key is as it is given, and why it is only the default where that is not told.
+
+    No other fault matters. All other keys have their defaults; there is no account.
+    """
+    alone, faults = Node({}), Faults()
+    named = {name: env[name] for name in environment.variables_of(key) if env.get(name)}
+    file = None if named else path or env.get(environment.CONFIG)
+    try:
+        tree = read(file, Faults()) if file else Node({})
+        if (given := tree.find(key)) is not None:
+            alone.put(key, given)
+        environment.overlay(alone, named)
+        config = convert(alone, faults)
+        faults.raise_any()
+    except ConfigError as error:
+        return Config(), str(error)
+    return config, ""
 
 
 def _put_account(tree: Node) -> None:

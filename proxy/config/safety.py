@@ -24,8 +24,14 @@ class Finding(NamedTuple):
 
     event: str
     """Its name in the log."""
-    text: str
-    """Where it is, what it is, and what to do."""
+    what: str
+    """Where it is, and what it is."""
+    mend: str
+
+    @property
+    def text(self) -> str:
+        """Where it is, what it is, and what to do."""
+        return f"{self.what}; {self.mend}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +94,7 @@ def _secret_files(config: Config, files: Mapping[str, FileState]) -> Iterator[Fi
     for path, file in secret_files(config):
         # Whoever mounts a secret into a container chooses its mode, and nobody else is there to read it.
         if (state := files.get(file)) and state.for_all and not state.mounted_read_only:
-            yield Finding("unsafe-file", f"{spelled(path)}: {file} {_can(state)}; {_close(file, state)}")
+            yield Finding("unsafe-file", f"{spelled(path)}: {file} {_can(state)}", _close(file, state))
 
 
 def _config_file(around: Surroundings) -> Iterator[Finding]:
@@ -98,18 +104,18 @@ def _config_file(around: Surroundings) -> Iterator[Finding]:
         return
     if around.literal_secrets and state.for_all & READ:
         keys = ", ".join(spelled(path) for path in around.literal_secrets)
-        text = f"{file}: holds a secret ({keys}) and {_can(state)}; {_close(file, state)}, or name a file that holds it"
-        yield Finding("unsafe-config", text)
+        mend = f"{_close(file, state)}, or name a file that holds it"
+        yield Finding("unsafe-config", f"{file}: holds a secret ({keys}) and {_can(state)}", mend)
     elif state.for_all & WRITE:
-        text = f"{file}: {_can(state)}, and it says where the password goes; chmod o-w {shlex.quote(file)}"
-        yield Finding("unsafe-config", text)
+        what = f"{file}: {_can(state)}, and it says where the password goes"
+        yield Finding("unsafe-config", what, f"chmod o-w {shlex.quote(file)}")
 
 
 def _root(config: Config, around: Surroundings) -> Iterator[Finding]:
     binds = [listener.bind for listener in config.listeners if not listener.bind.path]
     if around.root and binds:
         mend = "give it a user of its own (User= in systemd, user: in Compose, runAsUser in Kubernetes)"
-        yield Finding("unsafe-user", f"the sidecar runs as root and listens at {binds[0]}; {mend}")
+        yield Finding("unsafe-user", f"the sidecar runs as root and listens at {binds[0]}", mend)
 
 
 def _open(config: Config) -> Iterator[Finding]:
@@ -117,13 +123,13 @@ def _open(config: Config) -> Iterator[Finding]:
         if not listener.bind.is_loopback and listener.caller_token_file is None:
             yield Finding(
                 "unsafe-listener",
-                f"listeners[{index}].bind: whoever reaches {listener.bind} acts as your company;"
-                f" set listeners[{index}].caller_token_file, or bind to loopback or a Unix socket",
+                f"listeners[{index}].bind: whoever reaches {listener.bind} acts as your company",
+                f"set listeners[{index}].caller_token_file, or bind to loopback or a Unix socket",
             )
     store = config.tokens.store
     if store.crosses_a_network_in_clear and config.tokens.key_file is None:
-        text = f"tokens.store: tokens go to {store} in the clear; set tokens.key_file, or use rediss://"
-        yield Finding("unsafe-store", text)
+        what = f"tokens.store: tokens go to {store} in the clear"
+        yield Finding("unsafe-store", what, "set tokens.key_file, or use rediss://")
 
 
 def _can(state: FileState) -> str:

@@ -25,7 +25,7 @@ from proxy.tokens import TokenKey
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from proxy.config import Config
+    from proxy.config import Config, Credentials
     from proxy.upstream import Dialler
 
 _NO_TOKEN = TokenKey("", "doctor", "", "")
@@ -119,6 +119,10 @@ class Given:
             for account, api in self._rooms.refreshers
             if (token_url := self.config.apis[api].token_url) is not None
         ]
+
+    def credentials(self, account: str) -> Credentials:
+        """Return what the logins of an account send."""
+        return read_credentials(self.config.accounts[account], self._env, account)
 
     def way(self, api: str, dial: Dialler) -> Way:
         """Return the way to one of the servers."""

@@ -18,7 +18,10 @@ from proxy.doctor.report import Finding
 from proxy.doctor.verdicts import judge_metrics, judge_readiness, read_metrics
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from proxy.config import Bind
+    from proxy.doctor.report import Step
 
 _NO_HOST_OF_OURS = "doctor.invalid"
 """A Host that no listener has: what comes with it is answered 421 by the sidecar itself, and goes no further."""
@@ -45,8 +48,10 @@ class _Foreign(Exception):
 class Here:
     """The addresses that one configuration names; each answer is waited for `limit` seconds."""
 
-    def __init__(self, limit: float) -> None:
+    def __init__(self, limit: float, logins: Sequence[Step] = ()) -> None:
+        """`logins` are the steps that have tried them; one that failed is what keeps the sidecar from being ready."""
         self._limit = limit
+        self._logins = logins
         self.runs = False
         """A sidecar answers at the operator's port."""
 
@@ -60,7 +65,7 @@ class Here:
         if said is None:
             return self._free(bind)
         self.runs = True
-        return judge_readiness(said.status, said.reasons)
+        return judge_readiness(said.status, said.reasons, self._logins)
 
     async def look_at_metrics(self, bind: Bind) -> str:
         """Read what the sidecar has counted; raises `Finding`."""

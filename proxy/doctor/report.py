@@ -48,7 +48,10 @@ class Step:
 
 
 class Finding(Exception):
-    """Something to mend; what a step raises, and a warning where `serious` is false."""
+    """Something to mend; what a step raises, and a warning where `serious` is false.
+
+    Its `mend` is empty where that of an earlier step is all there is to do.
+    """
 
     def __init__(self, cause: str, text: str, mend: str, *, serious: bool = True) -> None:
         super().__init__(text)
@@ -112,8 +115,8 @@ def as_text(step: Step) -> str:
 
 
 def summary(report: Report) -> str:
-    """Return the last line for a person."""
-    found = len(report.findings)
-    if not found:
+    """Return the last line for a person: how much there is to do, and what follows from it is not counted."""
+    if not report.findings:
         return "All is well."
-    return f"{found} {'thing' if found == 1 else 'things'} to do; first: {report.findings[0].title}."
+    number = sum(step.mend is not None for step in report.findings)
+    return f"{number} {'thing' if number == 1 else 'things'} to do; first: {report.findings[0].title}."

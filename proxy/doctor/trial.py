@@ -12,12 +12,14 @@ from proxy.doctor.given import Given
 from proxy.doctor.here import Here
 from proxy.doctor.mends import WARNINGS
 from proxy.doctor.report import Finding, Report, Step, Verdict
+from proxy.errors import CredentialsRefused
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Mapping
 
-    from proxy.config import Config
+    from proxy.config import Config, Credentials
     from proxy.doctor.network import Way
+    from proxy.upstream import Dialler
 
     Told = Callable[[Step], None]
     Work = Callable[[], Awaitable[str]]
@@ -40,12 +42,25 @@ async def _take_all(trial: _Trial, given: Given) -> None:
         await trial.take("permissions", "", given.look_at_files)
         await trial.take("store", str(config.tokens.store), given.try_store)
         ends = {dial: await _take_way(trial, given.way(api, dial)) for dial, api in given.servers.items()}
-        for account, api, dial in given.logins:
-            work = partial(given.log_in, account, api)
-            await trial.take("login", f"{account} to API {api}", work, after=ends[dial])
+        logins = await _log_in(trial, given, ends)
     finally:
         await given.close()
-    await _look_here(trial, config)
+    await _look_here(trial, config, logins)
+
+
+async def _log_in(trial: _Trial, given: Given, ends: Mapping[Dialler, Step]) -> list[Step]:
+    """Try each login; credentials that were refused once are not sent again, lest the account be locked."""
+    logins: list[Step] = []
+    refused: list[tuple[Credentials, Step]] = []
+    for account, api, dial in given.logins:
+        credentials = given.credentials(account)
+        ground = next((step for each, step in refused if each == credentials), ends[dial])
+        work = partial(given.log_in, account, api)
+        step = await trial.take("login", f"{account} to API {api}", work, after=ground)
+        if step.cause == CredentialsRefused.name:
+            refused.append((credentials, step))
+        logins.append(step)
+    return logins
 
 
 async def _take_way(trial: _Trial, way: Way) -> Step:
@@ -63,9 +78,9 @@ async def _take_way(trial: _Trial, way: Way) -> Step:
     return last
 
 
-async def _look_here(trial: _Trial, config: Config) -> None:
+async def _look_here(trial: _Trial, config: Config, logins: list[Step]) -> None:
     """Look at the sidecar's own addresses; a port that the system chooses at each start cannot be looked at."""
-    here = Here(config.timeouts.connect)
+    here = Here(config.timeouts.connect, logins)
     bind = config.admin.bind
     if bind.port or bind.path:
         await trial.take("sidecar", str(bind), partial(here.look_at_admin, bind))
@@ -97,7 +112,7 @@ class _Trial:
             self._raise_warnings()
         except Finding as found:
             took = time.monotonic() - began
-            return self._end(Step(name, about, found.verdict, found.text, found.cause, found.mend, took))
+            return self._end(Step(name, about, found.verdict, found.text, found.cause, found.mend or None, took))
         return self._end(Step(name, about, Verdict.OK, text, seconds=time.monotonic() - began))
 
     def _end(self, step: Step) -> Step:

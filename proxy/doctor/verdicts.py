@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from proxy.doctor.report import Finding
-from proxy.observe import PREFIX
+from proxy.doctor.report import Finding, Verdict
+from proxy.observe import PREFIX, next_step
+from proxy.observe.steps import PASSED_ON, passed_on
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
+
+    from proxy.doctor.report import Step
 
 MOST_SKEW = 60.0
 """Seconds by which a clock may be off, as for the warning in the log."""
@@ -69,51 +72,88 @@ class Reading(NamedTuple):
     tokens: Mapping[tuple[str, str], int]
     """All tokens that it had."""
     store_failing: bool
+    failures: Mapping[str, int]
+    """Requests by the error that they ended in, and by the `replay` of a 401 that was passed on."""
 
 
 def read_metrics(exposition: str) -> Reading:
     """Read the text of `/metrics`; raises `ValueError` where it is none."""
     rejections: Counter[tuple[str, str]] = Counter()
     tokens: Counter[tuple[str, str]] = Counter()
+    ended: Counter[str] = Counter()
+    unread: Counter[str] = Counter()
     failing = False
     for family in text_string_to_metric_families(exposition):
         for name, labels, value, *_ in family.samples:
-            if name == f"{PREFIX}token_rejections_total":
-                rejections[labels["account"], labels["api"]] += int(value)
-            elif name == f"{PREFIX}logins_total" and labels["result"] in _GAVE_A_TOKEN:
-                tokens[labels["account"], labels["api"]] += int(value)
-            elif name == f"{PREFIX}token_store_failing":
-                failing = bool(value)
-    return Reading(rejections, tokens, failing)
+            match name.removeprefix(PREFIX):
+                case "token_rejections_total":
+                    rejections[labels["account"], labels["api"]] += int(value)
+                case "logins_total" if labels["result"] in _GAVE_A_TOKEN:
+                    tokens[labels["account"], labels["api"]] += int(value)
+                case "token_store_failing":
+                    failing = bool(value)
+                case "request_errors_total" | "connections_cut_short_total":
+                    ended[labels["error"]] += int(value)
+                case "malformed_requests_total":
+                    unread[labels["error"]] += int(value)
+                case "replays_total" if labels["result"] in PASSED_ON:
+                    ended[labels["result"]] += int(value)
+    # What is malformed and could be read is counted in both.
+    return Reading(rejections, tokens, failing, +(ended | unread))
 
 
 def judge_metrics(reading: Reading) -> str:
     """Judge what a running sidecar has counted; raises `Finding`.
 
-    Tokens are lost where most of them were rejected, and not replaced when their time had come.
+    Tokens are lost where most of them were rejected, and not replaced when their time had come. Failed requests are
+    told with what to do, but are no finding: each was a matter of that request, and may be long over.
     """
+    failures = [_in_words(name, number) for name, number in Counter(reading.failures).most_common()]
     if reading.store_failing:
         text = "the shared token store does not work for the running sidecar, and it logs in for itself"
-        raise Finding("store-degraded", text, "see the step store; the sidecar's log says since when", serious=False)
+        mend = "see the step store; the sidecar's log says since when"
+        raise Finding("store-degraded", "\n".join([text, *failures]), mend, serious=False)
     for (account, api), rejected in reading.rejections.items():
         tokens = reading.tokens[account, api]
         if rejected >= MANY_REJECTIONS and 2 * rejected > tokens:
-            raise Finding("tokens-lost", _LOST.format(rejected, tokens, account, api), _KEEP, serious=False)
-    return f"good tokens rejected since the sidecar started: {sum(reading.rejections.values())}"
+            text = _LOST.format(rejected, tokens, account, api)
+            raise Finding("tokens-lost", "\n".join([text, *failures]), _KEEP, serious=False)
+    text = f"good tokens rejected since the sidecar started: {sum(reading.rejections.values())}"
+    return "\n".join([f"{text}; requests that failed:" if failures else text, *failures])
 
 
-def judge_readiness(status: str, reasons: list[str]) -> str:
-    """Judge what a running sidecar says of itself on /readyz; raises `Finding`."""
+def _in_words(name: str, number: int) -> str:
+    """Say what the log says of such a failure, for those who were not there to read it."""
+    times = "once" if number == 1 else f"{number} times"
+    if name in PASSED_ON:
+        told = passed_on(name)
+        return f"{told.error}, {times}: {told.detail}. {told.next_step}"
+    return f"{name}, {times}: {next_step('request', name)}"
+
+
+def judge_readiness(status: str, reasons: list[str], logins: Sequence[Step] = ()) -> str:
+    """Judge what a running sidecar says of itself on /readyz; raises `Finding`, whose mend may be one of `logins`."""
     said = "; ".join((status, *reasons))
-    match status:
-        case "ready":
-            return "the sidecar runs and is ready"
-        case "degraded":
-            mend = "mend the login (see the step login) before the token that is still good expires"
-            raise Finding("degraded", f"the sidecar serves, but cannot renew its token: {said}", mend, serious=False)
-        case "draining":
-            mend = "start it again, if it was not you who stopped it"
-            raise Finding("draining", f"the sidecar is about to end: {said}", mend, serious=False)
-        case _:
-            mend = "do what the step login says; if that is well, wait for the sidecar's next login or restart it"
-            raise Finding("not-ready", f"the sidecar runs and has no usable token: {said}", mend)
+    if status == "ready":
+        return "the sidecar runs and is ready"
+    if status == "draining":
+        mend = "start it again, if it was not you who stopped it"
+        raise Finding("draining", f"the sidecar is about to end: {said}", mend, serious=False)
+    cause = _cause_among(logins, reasons)
+    if cause is not None:
+        said += f"; the cause stands at {cause.title}"
+    if status == "degraded":
+        text = f"the sidecar serves, but cannot renew its token: {said}"
+        mend = "mend the login (see the step login) before the token that is still good expires"
+        raise Finding("degraded", text, "" if cause else mend, serious=False)
+    mend = "do what the step login says; if that is well, wait for the sidecar's next login or restart it"
+    raise Finding("not-ready", f"the sidecar runs and has no usable token: {said}", "" if cause else mend)
+
+
+def _cause_among(logins: Sequence[Step], reasons: Sequence[str]) -> Step | None:
+    """Return the login that has failed as the sidecar's own, or that could not even be tried."""
+    for step in logins:
+        same = step.verdict is Verdict.FAILED and all(step.text in reason for reason in reasons)
+        if same or step.verdict is Verdict.NOT_TRIED:
+            return step
+    return None

@@ -5,10 +5,9 @@ from proxy.observe.history import PIECE, History, Inspected, Past
 from proxy.observe.logs import AccessLog, RequestLine, set_up
 from proxy.observe.metrics import Level, Metrics, PoolReading, StoreReading, TokenMeter, TokenReading
 from proxy.observe.requests import RequestMeter
-from proxy.observe.steps import ERRORS as NEXT_STEPS
+from proxy.observe.steps import next_step, told_of
 
 __all__ = [
-    "NEXT_STEPS",
     "PIECE",
     "PREFIX",
     "AccessLog",
@@ -23,5 +22,7 @@ __all__ = [
     "StoreReading",
     "TokenMeter",
     "TokenReading",
+    "next_step",
     "set_up",
+    "told_of",
 ]

@@ -20,14 +20,33 @@ class Event(NamedTuple):
 
 
 _ACCOUNT = ("api", "account")
-_SAYS = "Do what the message says."
 
 EVENTS = {
     # --- From start to stop
     "listening": Event(
         "info", "The sidecar has started, and listens.", fields=("listeners", "admin", "environment")
     ),
+    "configuration-refused": Event(
+        "error",
+        "The configuration cannot be used, and the sidecar does not start; the message names every fault.",
+        "Correct what the message names, until `check` is content.",
+    ),
+    "start-failed": Event(
+        "error",
+        "The sidecar cannot start; most often, another program listens at its address.",
+        "End what has the address (`ss -ltnp` shows it), or give another to `bind`; `doctor` tries each one.",
+    ),
     "stopping": Event("info", "The sidecar was told to stop, and finishes the requests in flight."),
+    "drained": Event(
+        "info", "The sidecar has finished all requests since it was told to stop, and ends.", fields=("finished",)
+    ),
+    "drain-cut": Event(
+        "warning",
+        "Requests took longer than `drain.timeout`, and were cut; what is known of each stands in its own line.",
+        "Query the documents whose lines say `unknown` by access key. Raise `drain.timeout`, and the time that systemd,"
+        " Docker or Kubernetes gives the sidecar to stop.",
+        fields=("finished", "cut"),
+    ),
     "stopped": Event(
         "warning",
         "A second signal ended the sidecar before all requests were finished.",
@@ -73,11 +92,31 @@ EVENTS = {
         "Correct what the message names, see that `check` is content, and send SIGHUP again.",
     ),
     # --- Unsafe settings
-    "unsafe-file": Event("warning", "Every user can read or change a secret file.", _SAYS),
-    "unsafe-config": Event("warning", "Every user can read a configuration file with a secret, or change it.", _SAYS),
-    "unsafe-user": Event("warning", "The sidecar runs as root and has a TCP listener.", _SAYS),
-    "unsafe-listener": Event("warning", "A listener is open to other machines without a caller token.", _SAYS),
-    "unsafe-store": Event("warning", "Tokens cross a network in the clear.", _SAYS),
+    "unsafe-file": Event(
+        "warning",
+        "Every user can read or change a secret file.",
+        "Let the sidecar's user alone read it.",
+    ),
+    "unsafe-config": Event(
+        "warning",
+        "Every user can read a configuration file with a secret, or change it.",
+        "Let the sidecar's user alone read it, or move the secret into a file of its own.",
+    ),
+    "unsafe-user": Event(
+        "warning",
+        "The sidecar runs as root and has a TCP listener.",
+        "Give it a user of its own: `User=` in systemd, `user:` in Compose, `runAsUser` in Kubernetes.",
+    ),
+    "unsafe-listener": Event(
+        "warning",
+        "A listener is open to other machines without a caller token.",
+        "Set `caller_token_file`, or bind to loopback or a Unix socket.",
+    ),
+    "unsafe-store": Event(
+        "warning",
+        "Tokens cross a network in the clear.",
+        "Set `tokens.key_file`, or use `rediss://`.",
+    ),
     "reload-failed": Event(
         "error",
         "The configuration was read again and met a defect of the sidecar; the old one stays.",
@@ -88,7 +127,7 @@ EVENTS = {
     "tracing-off": Event(
         "warning",
         "The `OTEL_…` variables ask for traces that cannot be had; requests are served without.",
-        "Do what the message says; or set `OTEL_SDK_DISABLED=true`, where no traces are wanted.",
+        "Mend what the message names; or set `OTEL_SDK_DISABLED=true`, where no traces are wanted.",
     ),
     "tracing-trouble": Event(
         "warning",
@@ -98,7 +137,7 @@ EVENTS = {
     # --- Requests
     "request": Event(
         "info; warning where it ended in an error",
-        "A request has ended. One line each; below the level `info` see [above](#what-is-told-at-which-level).",
+        "A request has ended. One line each at `debug`; else see [above](#what-is-told-at-which-level).",
         fields=(
             "request_id", "listener", "method", "path", "peer_uid", "api", "status", "outcome", "duration_ms",
             "waiting_ms", "login_ms", "upstream_ms", "bytes_sent", "upstream_status", "replayed", "replay", "resent",

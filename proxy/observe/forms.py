@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 import msgspec
 from aiohttp.http_exceptions import HttpProcessingError
 
-from proxy.observe.events import EVENTS
-from proxy.observe.steps import ERRORS
+from proxy.observe.steps import next_step, told_of
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -28,13 +27,11 @@ _OWN_FIELDS = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "ascti
 _json = msgspec.json.Encoder(enc_hook=str)
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_TELLS_FAULTS = frozenset({"configuration-refused", "reload-refused"})
+"""Events whose message has a line for each fault."""
+
 _MINUTE = 60
-
-
-def next_step(event: str, error: object = None) -> str:
-    """Say what to do about a failure; the error that an event names knows more than the event."""
-    step = ERRORS.get(error, "") if isinstance(error, str) else ""
-    return (step or (EVENTS[event].next_step if event in EVENTS else "")).replace("`", "")
+_INDENT = "\n" + " " * len("08:00:00 warning ")
 
 
 def level_of(line: RequestLine) -> str:
@@ -67,7 +64,7 @@ class JsonForm:
         if record.exc_info is not None:
             fields["exception"] = _traceback(record.exc_info)
         if record.levelno >= logging.WARNING:
-            fields |= _further(next_step(event, fields.get("error")), repeated)
+            fields |= _further(_step_of(record), repeated)
         try:
             return _json.encode(fields) + b"\n"
         except UnicodeEncodeError:  # bytes that are not UTF-8, in the path of a file, stand in texts as lone surrogates
@@ -77,10 +74,17 @@ class JsonForm:
         """Return the line of a request, or of several that failed alike."""
         head = self._head % (_utc(time.time()).encode(), level_of(line).encode())
         written = head + _json.encode(line)[1:]
-        if line.error is None:
+        told = told_of(line)
+        if told is None:
             return written + b"\n"
-        further = _further(next_step("request", line.error), repeated)
-        return (written[:-1] + b"," + _json.encode(further)[1:] if further else written) + b"\n"
+        said = {"detail": told.detail} if line.error is None else {}
+        return written[:-1] + b"," + _json.encode(said | _further(told.next_step, repeated))[1:] + b"\n"
+
+
+def _step_of(record: logging.LogRecord) -> str:
+    """Return what to do about an event: what it says itself, which knows most, or what is said of all of its kind."""
+    own: str = getattr(record, "next_step", "")
+    return own or next_step(getattr(record, "event", ""), getattr(record, "error", None))
 
 
 def _further(step: str, repeated: Repeated[logging.LogRecord] | Repeated[RequestLine] | None) -> dict[str, object]:
@@ -100,31 +104,35 @@ class TextForm:
     def event(self, record: logging.LogRecord, repeated: Repeated[logging.LogRecord] | None = None) -> bytes:
         """Return the line of an event, or of several that are alike."""
         level = record.levelname.lower()
-        about = [str(getattr(record, name)) for name in ("account", "api") if hasattr(record, name)]
-        text = _more(repeated) + _plain(record.getMessage())
+        about = [str(getattr(record, name)) for name in ("account", "api", "reason") if hasattr(record, name)]
+        event, said = getattr(record, "event", ""), record.getMessage()
+        lines = said.split("\n") if event in _TELLS_FAULTS else [said]
+        text = _more(repeated) + _INDENT.join(map(_plain, lines))
         text += self._in("2", f" ({', '.join(about)})") if about else ""
         if record.levelno >= logging.WARNING:
-            text += self._step(next_step(getattr(record, "event", ""), getattr(record, "error", None)))
+            step = _step_of(record)
+            text += self._step(step) if len(lines) == 1 else f"{_INDENT}{self._in('36', step)}"
         text = f"{self._clock(record.created)} {self._in(_OF_LEVEL.get(level, ''), f'{level:7}')} {text}"
         if record.exc_info is not None:
-            lines = _traceback(record.exc_info).splitlines()
-            text = "\n".join([text, *map(_plain, lines)])
+            text = "\n".join([text, *map(_plain, _traceback(record.exc_info).splitlines())])
         return text.encode("utf-8", "backslashreplace") + b"\n"
 
     def request(self, line: RequestLine, repeated: Repeated[RequestLine] | None = None) -> bytes:
         """Return the line of a request, or of several that failed alike."""
         status = self._in(_OF_STATUS.get(line.status // 100, "31"), str(line.status or "---"))
         text = f"{_more(repeated)}{_plain(line.method)} {_plain(line.path)} {line.duration_ms:.1f} ms"
+        text += self._in("2", f" {line.request_id}")
         if line.upstream_ms is not None:
             text += self._in("2", f" (upstream {line.upstream_ms:.1f} ms)")
         if line.replayed:
             text += " replayed after a 401"
         if line.upstream_status is not None:
             text += f" upstream answered {line.upstream_status}"
-        if line.error is not None:
-            said = _plain(f"{line.outcome}: {line.detail or line.error}")
+        told = told_of(line)
+        if told is not None:
+            said = _plain(f"{line.outcome}: {told.detail or told.error}")
             text += f" {self._in('1;31' if line.outcome == 'unknown' else '33', said)}"
-            text += self._step(next_step("request", line.error))
+            text += self._step(told.next_step)
         return f"{self._clock(time.time())} {status} {text}\n".encode("utf-8", "backslashreplace")
 
     def _step(self, step: str) -> str:

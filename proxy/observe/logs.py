@@ -37,6 +37,9 @@ _READING = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 _MENDS = {"login": "login-failed", "store-back": "store-degraded"}
 """Events with which a failure of the other kind, of the same account and API, is over."""
 
+_OFTEN = (60.0, 60.0), 3
+"""Beside the lines of all other requests: how often failed ones that are alike share one, and after how many."""
+
 _COUNTED = frozenset({"cut-short"})
 """Events that tell of many at once already."""
 
@@ -114,17 +117,17 @@ class Lines:
 
 
 class _Alike(Generic[T]):
-    """Writes failures: the first of a kind at once, those that follow together."""
+    """Writes failures: the first of a kind at once, those that follow together; by default one, and ever less often."""
 
-    def __init__(self, write: Callable[[T, Repeated[T] | None], None]) -> None:
+    def __init__(self, write: Callable[[T, Repeated[T] | None], None], repeats: Repeats[T] | None = None) -> None:
         self._write = write
-        self._repeats: Repeats[T] = Repeats()
+        self._repeats: Repeats[T] = repeats or Repeats()
         self._timer: asyncio.TimerHandle | None = None
 
     def tell(self, kind: Hashable, what: T) -> None:
         """Write a failure, or count it."""
         self._tell_due()
-        if self._repeats.is_first(kind, what, time.monotonic()):
+        if self._repeats.in_full(kind, what, time.monotonic()):
             self._write(what, None)
         self._set_timer()
 
@@ -154,7 +157,7 @@ class _Alike(Generic[T]):
 
 
 class AccessLog:
-    """Writes a line for each request; where only warnings are asked for, those that failed, the like ones together."""
+    """Writes a line for each request, or only for those that failed; alike failures that sent nothing share one."""
 
     def __init__(self, lines: Lines, form: Form, level: int = logging.INFO, events: _Handler | None = None) -> None:
         self._lines = lines
@@ -163,22 +166,28 @@ class AccessLog:
         """The last requests, whatever the level."""
         self.set_level(level)
         self._alike = _Alike(self._write)
+        self._alike_among_others = _Alike(self._write, Repeats(*_OFTEN))
         self._events = events
 
     def set_level(self, level: int) -> None:
         """Take another level, for what comes now."""
-        self._each = level <= logging.INFO
+        self._each = level <= logging.DEBUG
+        self._well = level <= logging.INFO
         self._failed = level <= logging.WARNING
 
     def write(self, line: RequestLine) -> None:
         """Write one line, soon."""
-        if self._each:
+        if self._each or (line.error is None and self._well):
             self._lines.add_soon(self._form.request(line))
         elif self._failed and line.error is not None:
             if line.method not in _READING and line.outcome != "not-sent":
                 self._lines.add_soon(self._form.request(line))  # each may be a document that somebody has to query
+                return
+            kind = (line.listener, line.api, line.error, line.outcome)
+            if self._well:
+                self._alike_among_others.tell((*kind, None if line.api else line.path), line)
             else:
-                self._alike.tell((line.listener, line.api, line.error, line.outcome), line)
+                self._alike.tell(kind, line)
 
     def pass_on(self, lines: bytes) -> None:
         """Write whole lines of another process."""
@@ -187,6 +196,7 @@ class AccessLog:
     def flush(self) -> None:
         """Write what waits, and what was only counted so far."""
         self._alike.end()
+        self._alike_among_others.end()
         if self._events is not None:
             self._events.alike.end()
         self._lines.flush()
@@ -231,7 +241,7 @@ class _Handler(logging.Handler):
 
 
 def _of(record: logging.LogRecord) -> tuple[object, ...]:
-    return tuple(getattr(record, name, None) for name in ("account", "api", "listener"))
+    return tuple(getattr(record, name, None) for name in ("account", "api", "listener", "worker"))
 
 
 def _kind(record: logging.LogRecord) -> tuple[object, ...]:

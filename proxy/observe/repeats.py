@@ -1,4 +1,4 @@
-"""Failures that are alike: the first is told in full, those that follow are counted, and told together."""
+"""Failures that are alike: the first are told in full, those that follow are counted, and told together."""
 
 from __future__ import annotations
 
@@ -30,6 +30,8 @@ class Repeated(Generic[T]):
 class _Window(Generic[T]):
     ends: float
     seconds: float
+    full: int = 0
+    """How many more are told in full."""
     count: int = 0
     last: T | None = None
 
@@ -40,15 +42,21 @@ class _Window(Generic[T]):
 class Repeats(Generic[T]):
     """Decides what is told of failures; times are in seconds, on any clock that only goes forward."""
 
-    def __init__(self) -> None:
+    def __init__(self, windows: tuple[float, float] = WINDOWS, full: int = 1) -> None:
+        """`full` is how many are told in full before the others are counted."""
+        self._at_first, self._going_on = windows
+        self._full = full
         self._windows: dict[Hashable, _Window[T]] = {}
 
-    def is_first(self, kind: Hashable, what: T, now: float) -> bool:
+    def in_full(self, kind: Hashable, what: T, now: float) -> bool:
         """Take note of a failure, and tell whether it is to be told in full."""
         window = self._windows.get(kind)
         if window is None:
             if len(self._windows) < _MOST:
-                self._windows[kind] = _Window(now + WINDOWS[0], WINDOWS[0])
+                self._windows[kind] = _Window(now + self._at_first, self._at_first, self._full - 1)
+            return True
+        if window.full:
+            window.full -= 1
             return True
         window.count += 1
         window.last = what
@@ -61,7 +69,7 @@ class Repeats(Generic[T]):
             if window.last is None:
                 del self._windows[kind]
             else:
-                self._windows[kind] = _Window(now + WINDOWS[-1], WINDOWS[-1])
+                self._windows[kind] = _Window(now + self._going_on, self._going_on)
         return [told for _, window in ended if (told := window.told()) is not None]
 
     def end(self, which: Callable[[Hashable], bool] = lambda _: True) -> list[Repeated[T]]:

@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, NamedTuple
+
+from proxy.observe.events import EVENTS
+
+if TYPE_CHECKING:
+    from proxy.observe.logs import RequestLine
+
 _RESEND = "Send it again later, or enter contingency: nothing was sent."
 _QUERY = "Query the document by access key before anybody sends it again."
 _READ_LOGIN = "The sidecar tries again by itself; "
@@ -50,3 +57,53 @@ ERRORS = {
     "answer-timeout": _QUERY,
 }
 """By the name of the error; a line about a request bears it, and so does a login that failed."""
+
+
+class Told(NamedTuple):
+    """What is said of a request that did not get what it was sent for."""
+
+    error: str
+    detail: str | None
+    next_step: str
+
+
+_DECIDED = "a 401 is decided before anything is processed"
+PASSED_ON = {
+    "too-large": (
+        "the 401 was passed on: the body, or the 401 itself, was too large to be held until there was a new token",
+        f"Send it again: {_DECIDED}. Raise `limits.replay_body`, if it happens often.",
+    ),
+    "permission": (
+        "the 401 was passed on: a new token was answered 401 as well, or 401s have caused too many logins already",
+        "If this user may not use the path, ask Invoisys for it; else find what logs in as the same user elsewhere.",
+    ),
+    "failed": (
+        "the 401 was passed on: there was no new token, or no connection, to send the request once more",
+        f"Send it again later: {_DECIDED}. See why the login fails: the line `login-failed` says it, and `doctor`.",
+    ),
+}
+"""By what followed a 401, what happened and what to do; `replayed` needs neither."""
+
+
+def next_step(event: str, error: object = None) -> str:
+    """Say what to do about a failure; the error that an event names knows more than the event."""
+    step = ERRORS.get(error, "") if isinstance(error, str) else ""
+    return _unmarked(step or (EVENTS[event].next_step if event in EVENTS else ""))
+
+
+def told_of(line: RequestLine) -> Told | None:
+    """Return what is said of a request's failure, here and on the status page alike; none where there was none."""
+    if line.error is not None:
+        return Told(line.error, line.detail, next_step("request", line.error))
+    return passed_on(line.replay) if line.replay in PASSED_ON else None
+
+
+def passed_on(replay: str) -> Told:
+    """Return what is said of a 401 that was passed on."""
+    detail, step = PASSED_ON[replay]
+    return Told(f"401-{replay}", detail, _unmarked(step))
+
+
+def _unmarked(step: str) -> str:
+    """Leave out the marks of code, which are for the documents."""
+    return step.replace("`", "")

@@ -16,8 +16,10 @@ from prometheus_client.registry import Collector
 from proxy.admin import Condition, Readiness, Refreshed
 from proxy.admin import status as a
 from proxy.observe import families as f
+from proxy.observe import next_step
 from proxy.observe.counting import family
 from proxy.observe.metrics import READINESS_STATES
+from proxy.server import DRAINING
 from proxy.workers.sums import Sums, counted
 from proxy.workers.views import condition_of, refreshed_of, status_of
 from proxy.workers.words import Span, View
@@ -32,8 +34,11 @@ if TYPE_CHECKING:
 _PATIENCE = 0.5
 """Seconds that an operator waits for a worker that does not answer; then the last that is known is told."""
 
+_MOMENT = 1.0
+"""Seconds for which a worker may be too busy to tell how it is."""
+
 _SHORT = 10.0
-"""Seconds in which a worker should be back: callers at its door wait for it."""
+"""Seconds in which a worker should be back, or answer again: callers at its door wait for it."""
 
 _MICROSECONDS = 1_000_000
 
@@ -68,21 +73,26 @@ class Answers:
 
     def _condition(self) -> Condition:
         if self.draining:
-            return Condition(Readiness.DRAINING, ("the sidecar is stopping",))
+            return DRAINING
         others, now = [], time.monotonic()
         for worker in self._workers:
-            if worker.down_since is not None:
-                readiness = Readiness.DEGRADED if now - worker.down_since < _SHORT else Readiness.NOT_READY
-                others.append(Condition(readiness, (f"worker {worker.number} has ended, and is started again",)))
-        others += [
-            Condition(Readiness.DEGRADED, (f"worker {worker.number} does not answer",))
-            for worker in self._workers
-            if worker.serving and worker.missed > 1
-        ]
-        there = {worker.number: worker.reading.condition for worker in self._workers if worker.reading is not None}
-        if not there:
+            silent = _silence(worker)
+            away = silent if worker.down_since is None else now - worker.down_since
+            if away:
+                readiness = Readiness.DEGRADED if away < _SHORT else Readiness.NOT_READY
+                what = "does not answer" if silent else "has ended, and is started again"
+                step = next_step("worker-stuck" if silent else "worker-ended")
+                others.append(Condition(readiness, (f"worker {worker.number} {what}",), (step,)))
+        if not any(worker.serving and not _silence(worker) for worker in self._workers):
             others.append(Condition(Readiness.NOT_READY, ("no worker serves",)))
+        there = {worker.number: worker.reading.condition for worker in self._workers if worker.reading is not None}
         return condition_of(there, others)
+
+    async def turns(self) -> bool:
+        """Tell whether the event loop of any worker turns; one that has ended has none, and is started again."""
+        await self._look()
+        serving = [worker for worker in self._workers if worker.serving]
+        return not serving or not all(map(_silence, serving))
 
     async def exposition(self, accept: str) -> tuple[bytes, str]:
         """Return the metrics of all workers together, and of those that have ended."""
@@ -137,6 +147,14 @@ class Answers:
         serving = [worker for worker in self._workers if worker.serving]
         found = await asyncio.gather(*(worker.ask(what, kind, body, _PATIENCE) for worker in serving))
         return [each for each in found if each is not None]
+
+
+def _silence(worker: Worker) -> float:
+    """Return for how many seconds a worker that serves has not told how it is; 0 for a moment."""
+    if not worker.serving or worker.silent_since is None:
+        return 0.0
+    silent = time.monotonic() - worker.silent_since
+    return silent if silent > _MOMENT else 0.0
 
 
 class _Told(Collector):

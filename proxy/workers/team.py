@@ -6,6 +6,7 @@ import asyncio
 import logging
 import sys
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from proxy.admin import Admin
@@ -13,6 +14,7 @@ from proxy.assembly import Assembly
 from proxy.config import changes
 from proxy.errors import ConfigError
 from proxy.server import StartError, forbid_core_dump
+from proxy.signals import StopAsked
 from proxy.tokens import MemoryStore, system_clock
 from proxy.tokens.schedule import Backoff
 from proxy.workers.answers import Answers
@@ -78,11 +80,11 @@ class Team:
         desk = Desk(system_clock)
         numbers = range(1, config.workers + 1)
         self._workers = [Worker(number, env, desk, access_log.pass_on) for number in numbers]
-        self._answers = Answers(self._workers, self.ask_to_stop)
+        self._stop_asked = StopAsked()
+        self._answers = Answers(self._workers, partial(self._stop_asked.ask, "quit"))
         self._admin = Admin(config.admin, self._answers)
         self._kept: list[asyncio.Task[None]] = []
         self._changing = asyncio.Lock()
-        self._stop_asked = asyncio.Event()
 
     # --- Start --------------------------------------------------------------------------------------------------------
 
@@ -223,13 +225,12 @@ class Team:
     # --- Stop ---------------------------------------------------------------------------------------------------------
 
     def ask_to_stop(self) -> None:
-        """Have `stop_asked` return."""
-        self._stop_asked.set()
+        """Have `stop_asked` return, as a signal does."""
+        self._stop_asked.ask("signal")
 
     async def stop_asked(self) -> None:
         """Return when the sidecar is to stop, or to stop at once if it is stopping already."""
         await self._stop_asked.wait()
-        self._stop_asked.clear()
 
     async def drain(self) -> None:
         """Stop gently, as `Sidecar.drain` does, in all workers at once."""

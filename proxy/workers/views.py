@@ -26,14 +26,15 @@ _LOGINS = 10
 
 
 def condition_of(workers: Mapping[int, Condition], others: Sequence[Condition]) -> Condition:
-    """Return the worst condition, with all reasons; those that not all workers give are told with their numbers."""
+    """Return the worst condition, with all reasons and steps; reasons that not all give are told with their numbers."""
     worst = max((each.readiness for each in (*workers.values(), *others)), key=READINESS_STATES.index)
     said: dict[str, list[str]] = {}
     for number, condition in workers.items():
         for reason in condition.reasons:
             said.setdefault(reason, []).append(f"worker {number}")
     reasons = [why if len(who) == len(workers) else f"{', '.join(who)}: {why}" for why, who in said.items()]
-    return Condition(worst, (*reasons, *(reason for other in others for reason in other.reasons)))
+    steps = dict.fromkeys(step for each in (*workers.values(), *others) for step in each.next_steps)
+    return Condition(worst, (*reasons, *(reason for other in others for reason in other.reasons)), tuple(steps))
 
 
 def status_of(
@@ -49,6 +50,7 @@ def status_of(
         started_at=min(each.started_at for each in workers),
         readiness=str(condition.readiness),
         reasons=condition.reasons,
+        next_steps=condition.next_steps,
         listeners=[_listener(same) for same in _alike((each.listeners for each in all_of), "address")],
         tokens=[_token(same) for same in _alike((each.tokens for each in all_of), "account", "api")],
         connections=[_connections(same) for same in _alike((each.connections for each in all_of), "api")],

@@ -33,8 +33,8 @@ class Worker:
         self.restarts = 0
         self.reading: Reading | None = None
         """The last that is known."""
-        self.missed = 0
-        """How many times in a row the worker has not told how it is to somebody who looked."""
+        self.silent_since: float | None = None
+        """On the monotonic clock, while it does not tell how it is."""
         self.started_at = 0.0
         """On the wall clock."""
         self.down_since: float | None = None
@@ -48,7 +48,7 @@ class Worker:
 
     async def start(self, orders: Orders, sockets: Iterable[socket.socket]) -> None:
         """Return when the worker serves; raises `StartError`."""
-        self.reading, self.missed, self.started_at = None, 0, time.time()
+        self.reading, self.silent_since, self.started_at = None, None, time.time()
         try:
             self._last = await Process.start(self._env, self._desk, self._say)
         except OSError as error:
@@ -119,13 +119,13 @@ class Worker:
                 return await self._process.channel.ask(what, body, kind=kind)
         return None
 
-    async def look(self, patience: float) -> Reading | None:
-        """Return how the worker is, or how it was where it does not tell within so many seconds."""
+    async def look(self, patience: float) -> None:
+        """See how the worker is, as far as it tells within so many seconds."""
+        began = time.monotonic()
         try:
             async with asyncio.timeout(patience):
                 self.reading = cast("Reading", await self._process.channel.ask("look", kind=Reading))
         except (TimeoutError, Gone, Refused):
-            self.missed += 1
+            self.silent_since = self.silent_since or began
         else:
-            self.missed = 0
-        return self.reading
+            self.silent_since = None

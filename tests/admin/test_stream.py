@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from proxy.admin import stream
+from proxy.admin import Condition, Readiness, stream
 from proxy.admin.status import Rooms, Status, gather
 from proxy.admin.stream import Stream
 from proxy.observe import History
@@ -29,8 +29,14 @@ async def test_a_reader_that_does_not_read_is_dropped(monkeypatch: pytest.Monkey
     async def read(since: int) -> Status:
         nonlocal asked
         asked += 1
-        reasons = [f"{LARGE}{asked}"]  # what is new each time, and does not fit into the buffers between
-        return gather(Rooms("sandbox", [], {}, {}, {}, 0, 1), history, ("ready", reasons), time.time(), since=since)
+        reasons = (f"{LARGE}{asked}",)  # what is new each time, and does not fit into the buffers between
+        return gather(
+            Rooms("sandbox", [], {}, {}, {}, 0, 1),
+            history,
+            Condition(Readiness.READY, reasons),
+            time.time(),
+            since=since,
+        )
 
     events = Stream(read, history.run)
     app = web.Application()

@@ -9,6 +9,7 @@ from proxy.doctor import Report, Step, Verdict, as_json, as_text, summary
 WELL = Step("dns", "invoisys.test:443", Verdict.OK, "invoisys.test is at 192.0.2.1", seconds=0.0124)
 SOON = Step("tls", "invoisys.test:443", Verdict.WARNING, "it expires", "certificate-expires", "tell them", 0.05)
 WRONG = Step("configuration", "x.yaml", Verdict.FAILED, "one: required\ntwo: required", "configuration", "correct it")
+FOLLOWS = Step("sidecar", "127.0.0.1:9090", Verdict.FAILED, "no token; the cause stands at login", "not-ready")
 WAITS = Step("login", "default to API 2.0", Verdict.NOT_TRIED, "not tried, since tls of invoisys.test:443 failed")
 
 
@@ -17,6 +18,7 @@ WAITS = Step("login", "default to API 2.0", Verdict.NOT_TRIED, "not tried, since
     [
         ((WELL,), Verdict.OK, "All is well."),
         ((WELL, SOON), Verdict.WARNING, "1 thing to do; first: tls of invoisys.test:443."),
+        ((SOON, FOLLOWS), Verdict.FAILED, "1 thing to do; first: tls of invoisys.test:443."),
         ((WRONG, SOON, WAITS), Verdict.FAILED, "2 things to do; first: configuration of x.yaml."),
     ],
 )

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from proxy.doctor.report import Finding, Verdict
+from proxy.doctor.report import Finding, Step, Verdict
 from proxy.doctor.verdicts import (
     MOST_SKEW,
     judge_certificate,
@@ -11,7 +13,7 @@ from proxy.doctor.verdicts import (
     judge_readiness,
     read_metrics,
 )
-from proxy.observe import Metrics, StoreReading, TokenReading
+from proxy.observe import Metrics, RequestLine, StoreReading, TokenReading
 from proxy.tokens import login
 
 DAY = 24 * 3600.0
@@ -90,6 +92,31 @@ def test_a_store_that_fails_the_running_sidecar() -> None:
     assert found.value.cause == "store-degraded"
 
 
+def test_requests_that_failed_are_told_by_their_number_with_what_to_do() -> None:
+    metrics = Metrics()
+    meter = metrics.requests("127.0.0.1:8080", ["2.0"])
+    ends: list[dict[str, Any]] = [
+        *({"error": "connection-lost", "outcome": "unknown"} for _ in range(3)),
+        {"error": "target-too-long", "outcome": "not-sent"},
+        {"status": 401, "replay": "permission"},
+        {"status": 200, "replay": "replayed"},
+    ]
+    for end in ends:
+        meter.ended(RequestLine("id", "127.0.0.1:8080", "POST", "/", api="2.0", **end))
+    meter.was_malformed("target-too-long")  # the same one
+    meter.was_malformed("malformed-request")
+    meter.was_malformed("malformed-request")
+    meter.was_cut_short("slow-head")
+    said = judge_metrics(read_metrics(metrics.exposition("")[0].decode())).splitlines()
+    assert said[0] == "good tokens rejected since the sidecar started: 0; requests that failed:"
+    assert said[1:3] == [
+        "connection-lost, 3 times: Query the document by access key before anybody sends it again.",
+        "malformed-request, 2 times: Mend the client: what it sent is not HTTP/1.1.",
+    ]
+    assert {line.partition(",")[0] for line in said[3:]} == {"target-too-long", "401-permission", "slow-head"}
+    assert all(", once: " in line for line in said[3:])
+
+
 @pytest.mark.parametrize(
     ("status", "verdict"),
     [("degraded", Verdict.WARNING), ("draining", Verdict.WARNING), ("not-ready", Verdict.FAILED)],
@@ -98,6 +125,32 @@ def test_a_sidecar_that_says_what_is_wrong(status: str, verdict: Verdict) -> Non
     with pytest.raises(Finding, match=f"{status}; Invoisys refused the credentials$") as found:
         judge_readiness(status, ["Invoisys refused the credentials"])
     assert (found.value.cause, found.value.verdict) == (status, verdict)
+
+
+REFUSED = Step("login", "default to API 2.0", Verdict.FAILED, "Invoisys refused the credentials", "credentials-refused")
+NOT_TRIED = Step("login", "default to API 3.0", Verdict.NOT_TRIED, "not tried, since tcp failed")
+WELL = Step("login", "default to API 2.0", Verdict.OK, "Invoisys gave a token")
+
+
+@pytest.mark.parametrize("status", ["degraded", "not-ready"])
+@pytest.mark.parametrize(
+    ("logins", "reasons", "cause"),
+    [
+        ([REFUSED], ["Invoisys refused the credentials"], REFUSED),
+        ([WELL, REFUSED], ["worker 1: Invoisys refused the credentials"], REFUSED),
+        ([WELL, NOT_TRIED], ["the login server could not be reached"], NOT_TRIED),
+        ([REFUSED], ["the login server answered 500"], None),
+        ([REFUSED], ["Invoisys refused the credentials", "no worker serves"], None),
+        ([WELL], ["the first login is under way"], None),
+    ],
+)
+def test_a_cause_that_a_login_has_told_is_not_told_again(
+    status: str, logins: list[Step], reasons: list[str], cause: Step | None
+) -> None:
+    with pytest.raises(Finding) as found:
+        judge_readiness(status, reasons, logins)
+    assert found.value.text.endswith(f"; the cause stands at {cause.title}" if cause else reasons[-1])
+    assert (found.value.mend == "") is (cause is not None)
 
 
 @pytest.mark.parametrize("exposition", ["<html>", "# TYPE"])

@@ -13,7 +13,8 @@ from proxy.errors import ProxyError
 from proxy.observe import RequestLine
 from proxy.observe.events import EVENTS
 from proxy.observe.log_page import page
-from proxy.observe.steps import ERRORS
+from proxy.observe.requests import REPLAYS
+from proxy.observe.steps import ERRORS, PASSED_ON
 from tests.support.processes import ROOT
 
 if TYPE_CHECKING:
@@ -110,6 +111,11 @@ def errors(kind: type[ProxyError] = ProxyError) -> set[str]:
 def test_every_error_says_what_to_do() -> None:
     assert set(ERRORS) == errors() | {"caller-gone"}
     assert [name for name, step in ERRORS.items() if not re.fullmatch(r"[A-Z].*\.", step)] == []
+
+
+def test_every_401_that_was_passed_on_says_what_to_do() -> None:
+    assert {*PASSED_ON, "replayed"} == set(REPLAYS)
+    assert [name for name, (_, step) in PASSED_ON.items() if not re.fullmatch(r"[A-Z].*\.", step)] == []
 
 
 def test_where_the_outcome_is_unknown_the_document_is_queried_first() -> None:

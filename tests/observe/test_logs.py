@@ -13,7 +13,7 @@ from aiohttp.http_exceptions import BadHttpMessage
 
 from proxy.observe import RequestLine, set_up
 from proxy.observe.logs import Lines
-from proxy.observe.steps import ERRORS
+from proxy.observe.steps import ERRORS, PASSED_ON
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -130,7 +130,26 @@ def test_an_event_as_text() -> None:
     set_up("info", "text", stream)
     logging.getLogger("proxy").info("listening at %s", "127.0.0.1:8080", extra={"event": "listening"})
     logging.getLogger("proxy").warning("não", extra={"event": "other"})
-    assert stream.getvalue().decode() == "08:00:00 info    listening at 127.0.0.1:8080\n08:00:00 warning não\n"
+    about = {"event": "login", "account": "default", "api": "2.0", "reason": "rejected", "generation": 2}
+    logging.getLogger("proxy").info("a new token", extra=about)
+    assert stream.getvalue().decode() == (
+        "08:00:00 info    listening at 127.0.0.1:8080\n"
+        "08:00:00 warning não\n"
+        "08:00:00 info    a new token (default, 2.0, rejected)\n"
+    )
+
+
+@pytest.mark.usefixtures("at_noon")
+def test_an_event_of_several_lines_as_text() -> None:
+    stream = Stream()
+    set_up("info", "text", stream)
+    faults = "the old one stays: one: required\ntwo: required\x1b[2J"
+    logging.getLogger("proxy").error("%s", faults, extra={"event": "reload-refused"})
+    assert stream.getvalue().decode() == (
+        "08:00:00 error   the old one stays: one: required\n"
+        "                 two: required\\x1b[2J\n"
+        "                 Correct what the message names, see that check is content, and send SIGHUP again.\n"
+    )
 
 
 @pytest.mark.parametrize(
@@ -280,6 +299,16 @@ def test_a_new_token_ends_a_row_of_failed_logins(clock: Clock) -> None:
     ]
 
 
+@pytest.mark.parametrize("event", ["worker-ended", "worker-stuck"])
+def test_what_happens_to_another_worker_is_told_at_once(clock: Clock, event: str) -> None:
+    stream = Stream()
+    set_up("info", "json", stream)
+    for number in (1, 2, 2):
+        about = {"event": event, "worker": number}
+        logging.getLogger("proxy").error("worker %d (process %d) stopped", number, 100 + number, extra=about)
+    assert [(told["worker"], told.get("repeated")) for told in said(stream)] == [(1, None), (2, None)]
+
+
 def test_defects_are_alike_where_they_were_raised(clock: Clock) -> None:
     stream = Stream()
     set_up("info", "json", stream)
@@ -358,6 +387,19 @@ async def test_a_request_as_json() -> None:
     )
 
 
+@pytest.mark.parametrize("replay", list(PASSED_ON))
+async def test_a_401_that_was_passed_on_says_why_and_what_to_do(replay: str) -> None:
+    stream = Stream()
+    log = set_up("info", "json", stream)
+    log.write(line(status=401, outcome="answered", replay=replay))
+    log.flush()
+    (event,) = said(stream)
+    detail, step = PASSED_ON[replay]
+    assert (event["replay"], event["detail"], event["next_step"]) == (replay, detail, step.replace("`", ""))
+    assert event["level"] == "info"  # Invoisys has answered
+    assert "error" not in event
+
+
 async def test_what_is_not_there_is_not_said() -> None:
     stream = Stream()
     log = set_up("info", "json", stream)
@@ -371,18 +413,30 @@ async def test_what_is_not_there_is_not_said() -> None:
 @pytest.mark.parametrize(
     ("more", "expected"),
     [
-        ({"status": 200, "duration_ms": 3.14159}, "200 POST /api/nfe/envio 3.1 ms"),
-        ({"duration_ms": 1.0}, "--- POST /api/nfe/envio 1.0 ms"),
-        ({"status": 200, "upstream_ms": 2.25, "duration_ms": 4.0}, "200 POST /api/nfe/envio 4.0 ms (upstream 2.2 ms)"),
-        ({"status": 200, "replayed": True}, "200 POST /api/nfe/envio 0.0 ms replayed after a 401"),
-        ({"upstream_status": 201}, "--- POST /api/nfe/envio 0.0 ms upstream answered 201"),
+        ({"status": 200, "duration_ms": 3.14159}, "200 POST /api/nfe/envio 3.1 ms 1f2e-7"),
+        ({"duration_ms": 1.0}, "--- POST /api/nfe/envio 1.0 ms 1f2e-7"),
+        (
+            {"status": 200, "upstream_ms": 2.25, "duration_ms": 4.0},
+            "200 POST /api/nfe/envio 4.0 ms 1f2e-7 (upstream 2.2 ms)",
+        ),
+        ({"status": 200, "replayed": True}, "200 POST /api/nfe/envio 0.0 ms 1f2e-7 replayed after a 401"),
+        ({"upstream_status": 201}, "--- POST /api/nfe/envio 0.0 ms 1f2e-7 upstream answered 201"),
         (
             {"status": 502, "outcome": "unknown", "error": "connection-lost", "detail": "the connection ended"},
-            "502 POST /api/nfe/envio 0.0 ms unknown: the connection ended. " + ERRORS["connection-lost"],
+            "502 POST /api/nfe/envio 0.0 ms 1f2e-7 unknown: the connection ended. " + ERRORS["connection-lost"],
+        ),
+        (
+            {"status": 401, "outcome": "answered", "replay": "failed"},
+            f"401 POST /api/nfe/envio 0.0 ms 1f2e-7 answered: {PASSED_ON['failed'][0]}. "
+            + PASSED_ON["failed"][1].replace("`", ""),
+        ),
+        (
+            {"status": 200, "replay": "replayed", "replayed": True},
+            "200 POST /api/nfe/envio 0.0 ms 1f2e-7 replayed after a 401",
         ),
         (
             {"outcome": "unknown", "error": "caller-gone"},
-            "--- POST /api/nfe/envio 0.0 ms unknown: caller-gone. " + ERRORS["caller-gone"],
+            "--- POST /api/nfe/envio 0.0 ms 1f2e-7 unknown: caller-gone. " + ERRORS["caller-gone"],
         ),
     ],
 )
@@ -407,7 +461,7 @@ FAILED = {"status": 502, "outcome": "not-sent", "error": "connection-refused", "
 
 
 @pytest.mark.parametrize(
-    ("level", "shown"), [("debug", [None] * 5), ("info", [None] * 5), ("warning", [None, 4]), ("error", [])]
+    ("level", "shown"), [("debug", [None] * 5), ("info", [None] * 3 + [2]), ("warning", [None, 4]), ("error", [])]
 )
 async def test_requests_that_failed_are_warnings(level: str, shown: list[int | None]) -> None:
     stream = Stream()
@@ -420,23 +474,45 @@ async def test_requests_that_failed_are_warnings(level: str, shown: list[int | N
     assert {event["next_step"] for event in said(stream)} <= {ERRORS["connection-refused"].replace("`", "")}
 
 
+@pytest.mark.parametrize(("level", "summarised"), [("info", 4), ("warning", 2)])
 @pytest.mark.parametrize(
-    ("said_of_it", "shown"),
+    ("said_of_it", "each"),
     [
-        ({"outcome": "unknown", "error": "connection-lost", "status": 502}, 5),
-        ({"outcome": "unknown", "error": "caller-gone"}, 5),
-        ({"outcome": "answered", "error": "caller-gone", "upstream_status": 200}, 5),
-        ({"outcome": "unknown", "error": "connection-lost", "status": 502, "method": "GET"}, 2),
-        (FAILED, 2),
+        ({"outcome": "unknown", "error": "connection-lost", "status": 502}, True),
+        ({"outcome": "unknown", "error": "caller-gone"}, True),
+        ({"outcome": "answered", "error": "caller-gone", "upstream_status": 200}, True),
+        ({"outcome": "unknown", "error": "connection-lost", "status": 502, "method": "GET"}, False),
+        (FAILED, False),
     ],
 )
-async def test_what_may_have_made_a_document_is_never_summarised(said_of_it: dict[str, Any], shown: int) -> None:
+async def test_what_may_have_made_a_document_is_never_summarised(
+    said_of_it: dict[str, Any], each: bool, level: str, summarised: int
+) -> None:
     stream = Stream()
-    log = set_up("warning", "json", stream)
+    log = set_up(level, "json", stream)
     for _ in range(5):
         log.write(line(**said_of_it))
     log.flush()
-    assert len(said(stream)) == shown
+    assert len(said(stream)) == (5 if each else summarised)
+
+
+async def test_what_goes_well_has_a_line_each_among_failures_that_share_one() -> None:
+    stream = Stream()
+    log = set_up("info", "json", stream)
+    for number in range(10):
+        log.write(line(status=200) if number % 2 else line(**FAILED))
+    log.flush()
+    assert [event.get("repeated") or event["status"] for event in said(stream)] == [502, 200] * 3 + [200, 200, 2]
+
+
+async def test_requests_that_were_refused_for_their_path_are_alike_where_it_is_the_same() -> None:
+    stream = Stream()
+    log = set_up("info", "json", stream)
+    for number in range(10):
+        log.write(line(path=f"/{number % 2}", status=404, outcome="not-sent", error="no-such-api"))
+    log.flush()
+    told = [(event["path"], event.get("repeated")) for event in said(stream)]
+    assert told == [("/0", None), ("/1", None)] * 3 + [("/0", 2), ("/1", 2)]
 
 
 async def test_lines_of_requests_are_written_together() -> None:

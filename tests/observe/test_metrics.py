@@ -118,7 +118,7 @@ def causes(kind: type[ProxyError] = ProxyError) -> set[str]:
 
 def test_the_causes_are_those_of_the_errors() -> None:
     code = (ROOT / "proxy" / "guard.py").read_text() + (ROOT / "proxy" / "forward" / "forward.py").read_text()
-    forbidden = re.findall(r'raise Forbidden\(\s*"[^"]*",\s*"([a-z-]+)"', code)
+    forbidden = re.findall(r'raise Forbidden\(\s*f?"[^"]*",\s*"([a-z-]+)"', code)
     assert len(forbidden) == code.count("raise Forbidden(")
     assert set(CAUSES) == causes() | set(forbidden)
 

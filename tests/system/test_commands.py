@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
 import re
 import signal
 import socket
@@ -64,6 +66,9 @@ async def test_a_request_that_takes_longer_than_the_drain_is_cut(fake: Fake, tmp
         (line,) = (event for event in proxy.process.events if event["event"] == "request")
         assert line["outcome"] == "unknown"
         assert line["detail"] == "the sidecar stopped before the answer was whole"
+        (cut,) = (event for event in proxy.process.events if event["event"] == "drain-cut")
+        assert (cut["cut"], cut["finished"], cut["level"]) == (1, 0, "warning")
+        assert "by access key" in cut["next_step"]
 
 
 async def test_an_upload_that_takes_longer_than_the_drain_is_cut_with_a_word(fake: Fake, tmp_path: Path) -> None:
@@ -91,6 +96,7 @@ async def test_a_caller_that_reads_slowly_gets_its_answer_whole_while_the_sideca
     proxy.process.event("stopping")
     reply = await read_reply(reader)
     assert len(reply.body) > 10_000_000
+    assert proxy.process.event("drained")["finished"] == 1
     assert proxy.process.wait() == 0
     writer.close()
 
@@ -102,10 +108,22 @@ def test_wrong_usage() -> None:
 
 
 def test_a_configuration_without_credentials() -> None:
-    code, _, errors = ended("run")
+    code, output, errors = ended("run")
     assert code == 2
     assert "accounts.default.username" in errors
     assert "accounts.default.password" in errors
+    told = json.loads(output)
+    assert (told["event"], told["level"]) == ("configuration-refused", "error")
+    assert told["message"] == errors.rstrip("\n")
+    assert told["next_step"].startswith("Correct what the message names")
+
+
+def test_a_faulty_configuration_is_told_in_the_form_that_it_asks_for(tmp_path: Path) -> None:
+    code, output, _ = ended("run", "-c", written(tmp_path, unknown=1, log={"format": "text"}))
+    assert code == 2
+    first, *_, last = output.splitlines()
+    assert re.match(r"\d\d:\d\d:\d\d error   .*config\.yaml:\d:\d: unknown: unknown key", first)
+    assert last.lstrip() == "Correct what the message names, until check is content."
 
 
 def test_a_password_file_that_is_not_there(tmp_path: Path) -> None:
@@ -123,9 +141,12 @@ def test_binding_beyond_loopback_must_be_said() -> None:
 
 
 async def test_an_address_that_is_taken(proxy: Sidecar) -> None:
-    code, _, errors = ended("run", **CREDENTIALS, INVOISYS_LISTEN=proxy.url.removeprefix("http://"))
+    code, output, errors = ended("run", **CREDENTIALS, INVOISYS_LISTEN=proxy.url.removeprefix("http://"))
     assert code == 1
     assert "cannot listen" in errors
+    told = json.loads(output.splitlines()[-1])
+    assert (told["event"], told["message"]) == ("start-failed", errors.rstrip("\n"))
+    assert told["next_step"].startswith("End what has the address")
 
 
 def test_check_prints_the_effective_configuration_without_secrets() -> None:
@@ -172,7 +193,8 @@ async def test_run_warns_of_what_is_unsafe_and_serves(fake: Fake, unsafe: str) -
         proxy.process.stop()
     (line,) = (event for event in proxy.process.events if event["event"] == "unsafe-config")
     assert line["level"] == "warning"
-    assert line["message"].startswith(f"{unsafe}: holds a secret (accounts.a.password)")
+    assert line["message"] == f"{unsafe}: holds a secret (accounts.a.password) and can be read by every user"
+    assert line["next_step"] == f"chmod 600 {unsafe}, or name a file that holds it"
 
 
 def test_a_sidecar_leaves_no_core_dump(proxy: Sidecar) -> None:
@@ -204,15 +226,61 @@ async def test_health_of_a_sidecar_without_a_token(fake: Fake, tmp_path: Path) -
         assert (await proxy.issue(1)).status == 503
         code, _, errors = ended("health", **CREDENTIALS, INVOISYS_ADMIN=admin)
     assert code == 1
-    assert "not-ready; Invoisys refused the credentials (400: Credenciais inválidas.)" in errors
+    assert errors == (
+        "not-ready; Invoisys refused the credentials (400: Credenciais inválidas.)\n"
+        "to do: Put the right user name and password in place; a file is read again at once.\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "refused", ["limits: {conections: 3}\n", "accounts: {}\nlisteners: 3\n", "environment: moon\ntokens: {store: x}\n"]
+)
+async def test_health_after_a_configuration_was_refused(fake: Fake, tmp_path: Path, refused: str) -> None:
+    """The sidecar goes on with the one that it has; `health` wants no credentials either."""
+    path = tmp_path / "config.yaml"
+    path.write_text(f"admin: {{bind: 'unix:{tmp_path}/admin.sock'}}\n")
+    with sidecar(fake.url, "-c", str(path), ADMIN="") as proxy:
+        await fake.reached(logins_granted=1)
+        path.write_text(path.read_text() + refused)
+        proxy.process.signal(signal.SIGHUP)
+        proxy.process.event("reload-refused")
+        assert ended("health", "-c", str(path)) == (0, "ready\n", "")
+        assert ended("health", INVOISYS_CONFIG=str(path)) == (0, "ready\n", "")
+        path.write_text("{")
+        assert ended("health", "-c", str(path), INVOISYS_ADMIN=proxy.admin) == (0, "ready\n", "")
+
+
+def test_health_never_ends_as_for_wrong_usage(tmp_path: Path) -> None:
+    """Docker keeps exit code 2 of a health check to itself."""
+    path = tmp_path / "config.yaml"
+    path.write_text(f"admin: {{bind: 'unix:{tmp_path}/nobody.sock'}}\nunknown: 1\n")
+    for settings in ({"INVOISYS_CONFIG": str(path)}, {"INVOISYS_ADMIN": f"unix:{tmp_path}/nobody.sock"}):
+        code, output, errors = ended("health", **settings)
+        assert (code, output) == (1, "")
+        assert f"no sidecar answers at unix:{tmp_path}/nobody.sock: " in errors
 
 
 async def test_the_probes(fake: Fake, proxy: Sidecar) -> None:
     await fake.reached(logins_granted=1)
-    for path in ("/livez", "/startupz", "/readyz"):
+    for path, status, reasons in (
+        ("/livez", "ok", ["the event loop turns"]),
+        ("/startupz", "ok", ["the configuration is loaded, and the listeners are open"]),
+        ("/readyz", "ready", []),
+    ):
         reply = await ask(proxy.admin, "GET", path, headers={"Host": "10.1.2.3:9090"})
         assert reply.status == 200
-        assert "status" in reply.json()
+        assert reply.json() == {"status": status, "reasons": reasons}
+
+
+async def test_readyz_says_why_and_what_to_do_as_the_log_does(fake: Fake) -> None:
+    await fake.do("logins", mode="refuse")
+    with sidecar(fake.url) as proxy:
+        logged = proxy.process.event("login-failed")
+        reply = await ask(proxy.admin, "GET", "/readyz")
+        told = (await ask(proxy.admin, "GET", "/status")).json()
+    assert reply.status == 503
+    assert "Credenciais inválidas." in reply.body.decode()  # to be read by a person
+    assert reply.json()["next_steps"] == told["next_steps"] == [logged["next_step"]]
 
 
 async def test_a_unix_socket(fake: Fake, tmp_path: Path) -> None:
@@ -270,6 +338,29 @@ async def test_the_demo_needs_nothing() -> None:
     finally:
         assert demo.stop() == 0
     assert "in a browser:\n\n    http://127.0.0.1:" in banner
+
+
+@pytest.mark.needs("curl")
+@pytest.mark.parametrize(("listen", "admin"), [("unix:{}/a b.sock", "unix:@{}"), ("127.0.0.1:0", "127.0.0.1:0")])
+async def test_every_line_that_the_demo_prints_works(tmp_path: Path, listen: str, admin: str) -> None:
+    named = f"{tmp_path.name}-{os.getpid()}"
+    addresses = {"INVOISYS_LISTEN": listen.format(tmp_path), "INVOISYS_ADMIN": admin.format(named)}
+    demo = Process("demo", env=addresses)
+    try:
+        demo.event("listening")
+        banner = "".join(demo.lines)
+        said = {}
+        for line in re.findall(r"^ {4}(curl .+)$", banner, re.MULTILINE):
+            run = await asyncio.create_subprocess_exec("sh", "-c", f"{line} -sf", stdout=asyncio.subprocess.PIPE)
+            said[line], _ = await run.communicate()
+            assert run.returncode == 0, line
+    finally:
+        assert demo.stop() == 0
+    issued, queried, _, ready = said.values()
+    assert json.loads(issued)["dadosDoDocumento"]["codigoStatusSEFAZ"] == 100
+    assert queried == issued
+    assert json.loads(ready)["status"] == "ready"
+    assert ("none opens a Unix socket" in banner) is admin.startswith("unix:")
 
 
 def test_the_fake_refuses_a_bad_script(tmp_path: Path) -> None:

@@ -289,6 +289,27 @@ async def test_a_sidecar_that_is_not_ready(fake: Fake, proxy: Sidecar) -> None:
     assert "Invoisys refused the credentials" in said.of("sidecar")[0]["text"]
 
 
+async def test_refused_credentials_are_one_thing_to_do_and_sent_once(fake: Fake, tmp_path: Path) -> None:
+    await fake.do("logins", mode="refuse")
+    accounts = {name: {"username": "integracao@empresa.com.br", "password": "segredo"} for name in ("one", "same")}
+    listeners = [{"bind": f"127.0.0.1:{free_port()}", "account": name} for name in accounts]
+    config = written(tmp_path, accounts=accounts, listeners=listeners)
+    own = {"USERNAME": "", "PASSWORD": "", "LISTEN": ""}
+    with sidecar(fake.url, "-c", config, **own) as proxy:
+        await fake.reached(logins_refused=2)
+        settings = environment(fake.url, **own, ADMIN=proxy.admin.removeprefix("http://"))
+        process = Process("doctor", "-c", config, env=settings)
+        assert await asyncio.to_thread(process.wait) == 1
+        process.stop()
+    said = "".join(process.lines)
+    assert (await fake.state())["logins"] == 3
+    assert "failed      login one to API 2.0 (" in said
+    for login in ("one to API 3.0", "same to API 2.0", "same to API 3.0"):
+        assert f"not-tried   login {login}: not tried, since login of one to API 2.0 failed\n" in said
+    assert "; the cause stands at login of one to API 2.0\n" in said
+    assert said.endswith("\n1 thing to do; first: login of one to API 2.0.\n")
+
+
 async def test_other_programs_at_its_addresses(fake: Fake) -> None:
     other = fake.url.removeprefix("http://")  # it speaks HTTP, and in JSON
     said = await doctor(fake.url, ADMIN=other, LISTEN=f"127.0.0.1:{free_port()}")

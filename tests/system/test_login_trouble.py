@@ -34,6 +34,20 @@ async def test_a_wrong_password_costs_few_logins_and_mends_by_itself(fake: Fake)
     assert (await fake.state())["documents"] == 1
 
 
+async def test_requests_that_fail_alike_share_lines_of_the_log_and_are_all_on_the_page(fake: Fake) -> None:
+    await fake.do("logins", mode="refuse")
+    with sidecar(fake.url) as proxy:
+        replies = [await proxy.issue(number) for number in range(40)]
+        assert {(reply.status, reply["X-Invoisys-Outcome"]) for reply in replies} == {(503, "not-sent")}
+        told = (await ask(proxy.admin, "GET", "/status")).json()
+        assert len(told["requests"]) == 40
+        proxy.process.stop()
+    lines = [event for event in proxy.process.events if event["event"] == "request"]
+    assert len(lines) < 10
+    assert sum(line.get("repeated", 1) for line in lines) == 40
+    assert all(line["next_step"].startswith("Put the right user name") for line in lines)
+
+
 async def test_callers_notice_nothing_of_a_login_server_that_is_down_while_the_token_is_valid(
     fake: Fake, tmp_path: Path
 ) -> None:

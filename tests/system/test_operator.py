@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
+import socket
 import subprocess
 import sys
 from typing import TYPE_CHECKING, NamedTuple
@@ -10,6 +12,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from proxy.asking import ask as ask_plainly
+from proxy.config import Bind
 from tests.support.config import written
 from tests.support.processes import ROOT, Fake, Sidecar, fake_invoisys, sidecar
 from tests.support.wire import ask, send
@@ -19,6 +23,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 ACTIONS = ["/refresh", "/quit"]
+A_PROBE_WAITS = 3.0
+"""Seconds, as deploy/kubernetes has it."""
 
 
 class Pair(NamedTuple):
@@ -52,7 +58,8 @@ async def test_a_token_that_cannot_be_replaced_is_told_with_the_reason_and_stays
     reply = await ask(proxy.admin, "POST", "/refresh", b"")
     (result,) = reply.json()["refreshed"]
     assert (reply.status, result["error"]) == (503, "credentials-refused")
-    assert "Credenciais inválidas." in result["detail"]
+    assert "Credenciais inválidas." in reply.body.decode()
+    assert result["next_step"] == proxy.process.event("login-failed")["next_step"]
     assert (await proxy.issue(1)).status == 200
 
 
@@ -67,6 +74,33 @@ async def test_quit_ends_the_sidecar_as_sigterm_does(fake: Fake, tmp_path: Path)
         assert proxy.process.wait() == 0
 
 
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_the_signal_after_quit_cuts_no_request_and_the_next_one_does(fake: Fake, workers: str) -> None:
+    """Kubernetes sends SIGTERM when the hook that has called `/quit` has ended."""
+    with sidecar(fake.url, WORKERS=workers) as proxy:
+        await fake.reached(logins_granted=1)
+        await fake.do("answers", mode="slow", delay=1, times=1)
+        under_way = asyncio.create_task(proxy.issue(1))
+        await fake.reached(requests=1)
+        assert (await ask(proxy.admin, "POST", "/quit", b"")).status == 202
+        proxy.process.signal(signal.SIGTERM)
+        assert (await under_way).status == 200
+        assert await asyncio.to_thread(proxy.process.wait) == 0
+    assert "stopped" not in {event["event"] for event in proxy.process.events}
+    with sidecar(fake.url, WORKERS=workers) as proxy:
+        await fake.do("answers", mode="slow", delay=60, times=1)
+        under_way = asyncio.create_task(proxy.issue(2))
+        await fake.reached(requests=2)
+        assert (await ask(proxy.admin, "POST", "/quit", b"")).status == 202
+        await asyncio.to_thread(proxy.process.event, "stopping")
+        proxy.process.signal(signal.SIGTERM)
+        assert (await ask(proxy.admin, "GET", "/livez")).status == 200  # two signals that come at once are one
+        assert not under_way.done()
+        proxy.process.signal(signal.SIGTERM)
+        assert (await under_way)["X-Invoisys-Outcome"] == "unknown"
+        assert await asyncio.to_thread(proxy.process.wait) == 0
+
+
 @pytest.mark.parametrize("action", ACTIONS)
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "OPTIONS"])
 async def test_actions_are_post_only(untouched: Pair, action: str, method: str) -> None:
@@ -76,18 +110,18 @@ async def test_actions_are_post_only(untouched: Pair, action: str, method: str) 
 
 @pytest.mark.parametrize("action", ACTIONS)
 @pytest.mark.parametrize(
-    ("fields", "status"),
+    ("fields", "status", "mend"),
     [
-        ({"Host": "evil.example"}, 421),
-        ({"Host": "localhost.evil.example"}, 421),
-        ({"Origin": "http://evil.example"}, 403),
-        ({"Origin": "null"}, 403),
-        ({"Sec-Fetch-Site": "cross-site"}, 403),
-        ({"Sec-Fetch-Site": "same-site"}, 403),
+        ({"Host": "evil.example"}, 421, "; add it to `admin.hosts`"),
+        ({"Host": "localhost.evil.example"}, 421, "; add it to `admin.hosts`"),
+        ({"Origin": "http://evil.example"}, 403, "; only this port's own page is"),
+        ({"Origin": "null"}, 403, "; only this port's own page is"),
+        ({"Sec-Fetch-Site": "cross-site"}, 403, " may not call the sidecar"),
+        ({"Sec-Fetch-Site": "same-site"}, 403, " may not call the sidecar"),
     ],
 )
 async def test_actions_have_the_guard_of_a_listener(
-    untouched: Pair, action: str, fields: dict[str, str], status: int
+    untouched: Pair, action: str, fields: dict[str, str], status: int, mend: str
 ) -> None:
     fake, proxy = untouched
     await fake.reached(logins_granted=1)
@@ -95,6 +129,7 @@ async def test_actions_have_the_guard_of_a_listener(
     assert reply.status == status
     assert reply["Content-Type"].startswith("application/problem+json")
     assert reply["X-Invoisys-Outcome"] == "not-sent"
+    assert reply.json()["detail"].endswith(mend)
     assert (await fake.state())["logins"] == 1
     assert (await ask(proxy.admin, "GET", "/livez")).status == 200
 
@@ -121,8 +156,33 @@ async def test_further_names_of_the_port(fake: Fake, tmp_path: Path) -> None:
         assert (await ask(proxy.admin, "POST", "/refresh", b"", {"Host": "invoisys-proxy:9090"})).status == 200
 
 
-def test_a_sidecar_that_stands_still_is_not_healthy(proxy: Sidecar) -> None:
+STUCK = """
+import threading
+import proxy.guard
+
+def stand_still(*arguments):
+    print("stuck", flush=True)
+    threading.Event().wait()
+
+proxy.guard.Guard.check = stand_still
+"""
+
+
+def test_a_stuck_event_loop_is_not_alive(fake: Fake, tmp_path: Path) -> None:
     """The probes are answered by the loop that serves callers, and by no thread beside it."""
+    (tmp_path / "sitecustomize.py").write_text(STUCK)
+    with sidecar(fake.url, PYTHONPATH=f"{tmp_path}:{ROOT}") as proxy:
+        bind = Bind("127.0.0.1", urlsplit(proxy.admin).port or 0)
+        assert ask_plainly(bind, "/livez", timeout=A_PROBE_WAITS)[0] == 200
+        with socket.create_connection(("127.0.0.1", urlsplit(proxy.url).port or 0)) as caller:
+            caller.sendall(b"GET /api/nfe/getbychaveSTD/1 HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert "stuck\n" in iter(proxy.process.next_line, "")
+            with pytest.raises(TimeoutError):
+                ask_plainly(bind, "/livez", timeout=A_PROBE_WAITS)
+        proxy.process.child.kill()
+
+
+def test_a_sidecar_that_stands_still_is_not_healthy(proxy: Sidecar) -> None:
     proxy.process.event("login")
     listen = {"INVOISYS_ADMIN": proxy.admin.removeprefix("http://"), "INVOISYS_USERNAME": "u", "INVOISYS_PASSWORD": "p"}
     proxy.process.signal(signal.SIGSTOP)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from proxy.admin.stream import MOST_STREAMS
-from tests.support.processes import ROOT, Fake, Sidecar
+from tests.support.processes import ROOT, Fake, Sidecar, sidecar
 from tests.support.wire import PATIENCE, ask, connect
 
 if TYPE_CHECKING:
@@ -85,17 +85,39 @@ async def test_a_request_s_time_is_split(fake: Fake, proxy: Sidecar) -> None:
     assert request["duration_ms"] >= request["login_ms"] + request["upstream_ms"]
 
 
-async def test_a_failure_is_told_as_in_the_log(fake: Fake, proxy: Sidecar) -> None:
+@pytest.mark.parametrize(
+    ("mode", "path", "code", "error"),
+    [
+        ("cut-before", "/api/nfe/envio", 502, "connection-lost"),
+        ("cut-before", "/nowhere", 404, "no-such-api"),
+        ("unauthorized", "/api/nfe/envio", 401, "401-permission"),
+    ],
+)
+async def test_a_failure_is_told_as_in_the_log(
+    fake: Fake, proxy: Sidecar, mode: str, path: str, code: int, error: str
+) -> None:
     await fake.reached(logins_granted=1)
-    await fake.do("answers", mode="cut-before")
-    assert (await proxy.issue(1)).status == 502
+    await fake.do("answers", mode=mode)
+    assert (await proxy.ask("POST", path, b"{}")).status == code
     (request,) = (await status(proxy))["requests"]
     logged = proxy.process.event("request")
-    assert (request["failure"]["error"], request["failure"]["detail"]) == (logged["error"], logged["detail"])
-    assert request["outcome"] == logged["outcome"] == "unknown"
+    failure = request["failure"]
+    assert failure == {"error": error, "detail": logged["detail"], "next_step": logged["next_step"]}
+    assert error in {logged.get("error"), f"401-{logged.get('replay')}"}
+    assert request["outcome"] == logged["outcome"]
     page = (await ask(proxy.admin, "GET", "/")).body.decode()
     assert logged["detail"] in page
-    assert request["failure"]["next_step"] in page
+    assert logged["next_step"] in page
+
+
+async def test_a_failed_login_is_told_as_in_the_log(fake: Fake) -> None:
+    with sidecar(fake.url, API_2_0_TOKEN_URL="http://127.0.0.1:9/token") as proxy:
+        logged = proxy.process.event("login-failed")
+        token = (await status(proxy))["tokens"][0]
+        for failure in (token["failure"], token["logins"][0]["failure"]):
+            assert (failure["error"], failure["next_step"]) == (logged["error"], logged["next_step"])
+            assert failure["detail"] in logged["message"]
+            assert "`" not in failure["next_step"]
 
 
 async def test_what_is_documented_is_there(fake: Fake, proxy: Sidecar) -> None:

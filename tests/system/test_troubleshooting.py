@@ -45,7 +45,6 @@ class Row:
         self.seen, self.cause, self.mend, log, doctor = (cell.strip() for cell in line.strip("|").split("|"))
         self.log = _CODE.findall(log)
         self.doctor = _CODE.findall(doctor)
-        self.nothing = doctor.startswith("nothing: ")
 
     @property
     def code(self) -> int:
@@ -158,7 +157,7 @@ async def test_a_line_of_the_page(row: Row, fake: Fake, tmp_path: Path) -> None:
     assert row.cause
     assert row.mend
     assert row.log
-    assert row.nothing is not bool(row.doctor)
+    assert row.doctor
     world = World(fake, tmp_path)
     await SYMPTOMS[row.seen](world)
     for said in row.log:
@@ -427,6 +426,15 @@ async def _(world: World) -> None:
         await world.fake.do("revoke")
         assert (await proxy.ask("POST", "/api/nfe/envio", b"x" * 2000)).status == 401
         await world.fake.reached(logins_granted=2)
+
+
+@symptom("401 from Invoisys while logins fail")
+async def _(world: World) -> None:
+    async with world.sidecar() as proxy:
+        await world.fake.reached(logins_granted=1)
+        await world.fake.do("revoke")
+        await world.fake.do("logins", mode="error")
+        assert (await proxy.issue(1)).status == 401
 
 
 # --- Answers that do not come -----------------------------------------------------------------------------------------

@@ -58,6 +58,10 @@ async def until(true: Callable[[], Any]) -> None:
             await asyncio.sleep(0.02)
 
 
+async def has_status(proxy: Sidecar, probe: str, status: int) -> bool:
+    return (await ask(proxy.admin, "GET", probe)).status == status
+
+
 def is_there(pid: int) -> bool:
     """Whether a process runs; one that has ended and is not waited for yet does not."""
     try:
@@ -337,7 +341,7 @@ async def test_a_worker_that_stands_still_is_told_and_stops_nobody_else(fake: Fa
 
         async def told() -> bool:
             reply = (await ask(proxy.admin, "GET", "/readyz")).json()
-            return bool(reply == {"status": "degraded", "reasons": ["worker 2 does not answer"]})
+            return (reply["status"], reply["reasons"]) == ("degraded", ["worker 2 does not answer"])
 
         await until(told)
         assert (await status(proxy))["requests"] == []
@@ -351,17 +355,29 @@ async def test_a_worker_that_stands_still_is_told_and_stops_nobody_else(fake: Fa
     await until(well)
 
 
-async def test_the_operators_port_answers_while_no_worker_does(fake: Fake, proxy: Sidecar) -> None:
+async def test_while_no_worker_s_event_loop_turns_the_sidecar_is_neither_ready_nor_alive(
+    fake: Fake, proxy: Sidecar
+) -> None:
     ids = await pids(proxy)
     for pid in ids:
         os.kill(pid, signal.SIGSTOP)
     try:
-        assert (await ask(proxy.admin, "GET", "/livez")).status == 200
+        await until(lambda: has_status(proxy, "/livez", 503))
+        told = (await ask(proxy.admin, "GET", "/livez")).json()
+        assert (told["status"], told["reasons"]) == ("stuck", ["no worker's event loop turns"])
+        assert told["next_steps"][0].startswith("Report it")
+        ready = await ask(proxy.admin, "GET", "/readyz")
+        assert (ready.status, ready.json()["status"]) == (503, "not-ready")
+        assert ready.json()["reasons"] == ["worker 1 does not answer", "worker 2 does not answer", "no worker serves"]
         assert (await ask(proxy.admin, "GET", "/status")).status == 503
-        assert (await metrics(proxy))["invoisys_proxy_workers"] == 2
+        told = await metrics(proxy)
+        assert told["invoisys_proxy_workers"] == 2
+        assert told['invoisys_proxy_readiness{state="not-ready"}'] == 1
     finally:
         for pid in ids:
             os.kill(pid, signal.SIGCONT)
+    await until(lambda: has_status(proxy, "/livez", 200))
+    await until(lambda: has_status(proxy, "/readyz", 200))
     assert (await proxy.issue(1)).status == 200
 
 

@@ -86,7 +86,7 @@ async def test_who_looks_does_not_hasten_the_end_of_one_that_stands_still(monkey
         for _ in range(4):
             await asyncio.gather(*(team._answers.condition() for _ in range(2 * module._MOST_MISSED)))
         os.kill(before, signal.SIGCONT)
-        await until(lambda: not one.missed)
+        await until(lambda: one.silent_since is None)
         assert (one.pid, one.serving, one.restarts) == (before, True, 0)
     finally:
         await team.stop()

@@ -45,13 +45,17 @@ def view(took: list[float], *tokens: Token, in_flight: int = 1, busy: int = 1) -
 
 
 def test_the_worst_condition_is_told_and_who_gives_which_reason() -> None:
-    bad = Condition(Readiness.NOT_READY, ("no token",))
+    bad = Condition(Readiness.NOT_READY, ("no token",), ("Get one.",))
     assert condition_of({1: READY, 2: READY}, []) == READY
-    assert condition_of({1: READY, 2: bad}, []) == Condition(Readiness.NOT_READY, ("worker 2: no token",))
+    assert condition_of({1: READY, 2: bad}, []) == Condition(
+        Readiness.NOT_READY, ("worker 2: no token",), ("Get one.",)
+    )
     assert condition_of({1: bad, 2: bad}, []) == bad
-    down = Condition(Readiness.DEGRADED, ("worker 2 has ended",))
+    down = Condition(Readiness.DEGRADED, ("worker 2 has ended",), ("See why.",))
     assert condition_of({1: READY}, [down]) == down
-    assert condition_of({1: bad}, [down]) == Condition(Readiness.NOT_READY, ("no token", "worker 2 has ended"))
+    assert condition_of({1: bad}, [down]) == Condition(
+        Readiness.NOT_READY, ("no token", "worker 2 has ended"), ("Get one.", "See why.")
+    )
 
 
 def test_a_status_adds_up() -> None:
