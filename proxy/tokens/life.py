@@ -88,6 +88,11 @@ class Life:
         return kind(f"{failure.detail}; the next login is in {left:.0f} s", retry_after=left)
 
     @property
+    def held(self) -> Token:
+        """The token, where a step says that one serves."""
+        return cast("Token", self.token)
+
+    @property
     def generation(self) -> int:
         """How many tokens there have been."""
         return 0 if self.token is None else self.token.generation

@@ -49,8 +49,8 @@ class Record:
         text = "no new token: %s; the next login is in %.0f s"
         log.warning(text, error.detail, wait, extra=self._about("login-failed", reason=reason, error=error.name))
 
-    def rejection(self) -> None:
-        """Upstream answered 401 to a token; one is nothing, many have a cause."""
+    def warn_of_lost_tokens(self) -> None:
+        """Say so where upstream answered 401 to many tokens: one is nothing, many have a cause."""
         now = self._clock().monotonic
         if self._life.loses_tokens(self._clock()) and now - self._warned_at >= _WARN_EVERY:
             self._warned_at = now

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from proxy.errors import LoginError, LoginTimedOut
 from proxy.tokens.life import Life
@@ -87,10 +87,10 @@ class Refresher:
         """
         match self._step():
             case Step.SERVE:
-                return cast("Token", self._life.token)
+                return self._life.held
             case Step.SERVE_AND_LOGIN:
                 self._start_login()
-                return cast("Token", self._life.token)
+                return self._life.held
             case Step.FAIL:
                 raise self._life.refusal(self._clock())
         until = self._clock().monotonic + self._schedule.patience
@@ -99,7 +99,7 @@ class Refresher:
             if self._step() in _JOINING:  # a clock was set while the token was on its way
                 await self._join(until)
         if self._step() in _SERVING:
-            return cast("Token", self._life.token)
+            return self._life.held
         raise LoginError("the token from the login could not be used any more", retry_after=1)
 
     def current(self) -> Token | None:
@@ -120,7 +120,7 @@ class Refresher:
     def reject(self, rejected: Token) -> bool:
         """Have a rejected token replaced, without waiting; tell whether it was, is being or will be."""
         renewable = self._life.rejected(rejected, self._clock())
-        self._record.rejection()
+        self._record.warn_of_lost_tokens()
         if self._step() is Step.LOGIN:
             self._start_login()
         return renewable
@@ -218,7 +218,7 @@ class Refresher:
             return None
         finally:
             self._login = None
-            self._record.rejection()  # it counts once it is known that nobody else has another token
+            self._record.warn_of_lost_tokens()  # now it is known whether somebody else had another
             self._set_timer()
 
     def _failed(self, error: LoginError, reason: str) -> LoginError:
