@@ -71,6 +71,10 @@ sbom: $(VENV)/audit ## Write dist/sbom.cdx.json and sbom-image.cdx.json, what th
 	$(call sbom_of,requirements.lock,dist/sbom.cdx.json)
 	$(call sbom_of,requirements-image.lock,dist/sbom-image.cdx.json)
 
+.PHONY: version
+version: ## Set the version everywhere: make version VERSION=1.2.3.
+	@$(PYTHON) -m tools.version "$(VERSION)"
+
 .PHONY: dist
 dist: $(VENV)/dist ## Build wheel and sdist into dist/, and try them as a user would.
 	$(BIN)/python -m tools.dist
