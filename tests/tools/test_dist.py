@@ -72,4 +72,4 @@ def test_a_demo_that_does_not_work_is_told(tmp_path: Path, does: str, fault: str
     program.write_text(f"#!/bin/sh\nset -- http://127.0.0.1:9\n{does}\n")
     program.chmod(0o755)
     with pytest.raises((DistError, OSError), match=fault):
-        demonstrate(program, tmp_path)
+        demonstrate(str(program))
