@@ -1,8 +1,9 @@
-"""What several tests work with: a small Debian, to build the image from or borrow a program from; a network."""
+"""What several tests work with: the wheel; a small Debian, to build the image from or borrow from; a network."""
 
 from __future__ import annotations
 
 import shutil
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,6 +42,15 @@ def _bootstrapped(release: str, root: Path) -> Iterator[Path]:
         shutil.copyfile(mine, root / mine.relative_to("/"))
     yield root
     shutil.rmtree(root)
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, as `make dist` builds it."""
+    folder = tmp_path_factory.mktemp("wheel")
+    run(sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", folder)
+    (made,) = folder.iterdir()
+    return made
 
 
 @pytest.fixture(scope="session")
