@@ -32,7 +32,7 @@ JUDGES: dict[str, tuple[str, ...]] = {
     "config.example.yaml": (f"{SCHEMA}::test_it_takes_the_example", f"{SCHEMA}::test_the_example_holds_the_defaults"),
     "config.schema.json": (f"{SCHEMA}::test_the_file_is_current", f"{SCHEMA}::test_it_is_a_schema"),
     "deploy/compose/*.yaml": (
-        f"{COMPOSE}::test_compose_itself_takes_it",
+        f"{COMPOSE}::test_compose_itself_takes_it_where_nothing_else_is",
         f"{COMPOSE}::test_the_schema_of_compose_takes_it",
         f"{COMPOSE}::test_the_configuration_is_one_the_program_takes",
         f"{HERE}::test_a_configuration_for_compose_is_mounted_by_one_of_its_files",

@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[1]
 
 FILES = (
     "proxy/__init__.py",
+    "deploy/compose/README.md",
     "deploy/helm/invoisys-proxy/Chart.yaml",
     "deploy/helm/example-erp/Chart.yaml",
     "deploy/kubernetes/central/deployment.yaml",
