@@ -146,6 +146,10 @@ lock: $(VENV)/dev ## Lock the newest versions that fit, with their hashes.
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate \
 		--custom-compile-command "make lock" -c requirements-dev.lock -o requirements-deploy.lock --group deploy
 
+.PHONY: manifest
+manifest: $(VENV)/deploy ## Write deploy/kubernetes/sidecar.yaml anew.
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m tools.manifest
+
 .PHONY: clean
 clean: ## Remove what the commands made.
 	rm -rf $(VENV) mutants .coverage* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

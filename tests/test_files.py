@@ -39,7 +39,8 @@ JUDGES: dict[str, tuple[str, ...]] = {
     ),
     "deploy/kubernetes/**": (
         f"{KUBERNETES}::test_the_newest_versions_of_kubernetes_take_it",
-        f"{KUBERNETES}::test_by_name_it_gets_to_invoisys_only",
+        "tests/deploy/test_network_policies.py::test_by_name_it_gets_to_invoisys_only",
+        f"{KUBERNETES}::test_the_file_to_copy_is_in_step_with_its_parts",
         f"{HERE}::test_every_file_for_kubernetes_is_part_of_an_overlay",
     ),
     "deploy/helm/*/Chart.yaml": (f"{KUBERNETES}::test_the_charts_have_the_version_of_the_program", _LINT),
@@ -131,9 +132,8 @@ def parts_of(folder: Path) -> set[Path]:
 
 def test_every_file_for_kubernetes_is_part_of_an_overlay() -> None:
     root = ROOT / "deploy" / "kubernetes"
-    overlays = [*(root / "overlays").iterdir(), root / "egress-cilium"]  # which takes the place of another
-    parts = {path for overlay in overlays for path in parts_of(overlay)}
-    assert parts == {path for path in root.rglob("*") if path.is_file()}
+    parts = {path for overlay in (root / "overlays").iterdir() for path in parts_of(overlay)}
+    assert parts == {path for path in root.rglob("*") if path.is_file()} - {root / "sidecar.yaml"}  # made of them
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])

@@ -18,6 +18,7 @@ FILES = (
     "deploy/helm/invoisys-proxy/Chart.yaml",
     "deploy/helm/example-erp/Chart.yaml",
     "deploy/kubernetes/central/deployment.yaml",
+    "deploy/kubernetes/sidecar.yaml",
     "deploy/kubernetes/sidecar/pod.yaml",
     "docs/deployment/image.md",
 )
