@@ -104,7 +104,12 @@ def test_all_checks_run_with_the_python_of_the_image_too() -> None:
     (base,) = re.findall(r"^ARG PYTHON=(\S+)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
     check = read("ci.yml")["jobs"]["check"]
     assert check["container"]["image"] == "${{ matrix.image }}"
-    assert f"python:{base}" in check["strategy"]["matrix"]["image"]
+    rows = check["strategy"]["matrix"]["include"]
+    assert f"python:{base}" in [row["image"] for row in rows]
+    assert set(re.findall(r"matrix\.(\w+)", WORKFLOWS["ci.yml"].read_text())) == {name for row in rows for name in row}
+    *_, keep = steps("ci.yml")
+    assert keep["with"]["name"] == "pictures-${{ matrix.name }}"
+    assert len({row["name"] for row in rows}) == len(rows)  # two may not keep things under one name
 
 
 IMAGE = read("release.yml")["jobs"]["image"]["steps"]

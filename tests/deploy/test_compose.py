@@ -16,6 +16,8 @@ import pytest
 from proxy.config.environment import CONFIG, VARIABLES
 from proxy.fake import PASSWORD, USERNAME
 from tests.deploy.composed import COMPOSE, FILES, GIVEN, IMAGE, OURS, configured, read
+from tests.deploy.manifests import run
+from tests.support.pages import blocks
 
 everywhere = pytest.mark.parametrize("name", FILES)
 
@@ -159,3 +161,31 @@ def test_compose_itself_takes_it_where_nothing_else_is(name: str, compose: Path,
         without = {key: value for key, value in given.items() if key != "INVOISYS_USERNAME"}
         refused = subprocess.run(command, env=without, capture_output=True, text=True, check=False, timeout=60)
         assert "the Invoisys user" in refused.stderr
+
+
+DOCKER = """
+client=$1
+sudo() { "$@"; }
+docker() {
+    test "$1" = compose
+    local each options=()
+    for each in "${@:2}"; do
+        if test "$each" = up; then options+=(config --quiet); else options+=("$each"); fi
+    done
+    "$client" "${options[@]}"
+}
+"""
+"""What takes the place of `docker compose up`: the client reads the file, and starts nothing."""
+
+
+@pytest.mark.deploy
+@everywhere
+def test_the_lines_of_the_readme_bring_all_that_a_file_asks_for(name: str, compose: Path, tmp_path: Path) -> None:
+    copied(name, tmp_path)
+    file = "up" if name == "compose" else f"-f {name}.yaml up"
+    (lines,) = [text for _, text in blocks(COMPOSE / "README.md") if text.endswith(f"docker compose {file}")]
+    assert run("bash", "-euc", DOCKER + lines, "bash", compose, cwd=tmp_path) == ""
+    if name == "service":
+        token = tmp_path / "caller_token"
+        assert (token.stat().st_uid, token.stat().st_mode & 0o777) == (65532, 0o400)
+        assert re.fullmatch("[0-9a-f]{64}\n", token.read_text())
