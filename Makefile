@@ -71,6 +71,10 @@ sbom: $(VENV)/audit ## Write dist/sbom.cdx.json and sbom-image.cdx.json, what th
 	$(call sbom_of,requirements.lock,dist/sbom.cdx.json)
 	$(call sbom_of,requirements-image.lock,dist/sbom-image.cdx.json)
 
+.PHONY: version
+version: ## Set the version everywhere: make version VERSION=1.2.3.
+	@$(PYTHON) -m tools.version "$(VERSION)"
+
 .PHONY: dist
 dist: $(VENV)/dist ## Build wheel and sdist into dist/, and try them as a user would.
 	$(BIN)/python -m tools.dist
@@ -141,6 +145,10 @@ lock: $(VENV)/dev ## Lock the newest versions that fit, with their hashes.
 		--custom-compile-command "make lock" -o requirements-bench.lock --group bench
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate \
 		--custom-compile-command "make lock" -c requirements-dev.lock -o requirements-deploy.lock --group deploy
+
+.PHONY: manifest
+manifest: $(VENV)/deploy ## Write deploy/kubernetes/sidecar.yaml anew.
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m tools.manifest
 
 .PHONY: clean
 clean: ## Remove what the commands made.

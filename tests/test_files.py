@@ -32,14 +32,15 @@ JUDGES: dict[str, tuple[str, ...]] = {
     "config.example.yaml": (f"{SCHEMA}::test_it_takes_the_example", f"{SCHEMA}::test_the_example_holds_the_defaults"),
     "config.schema.json": (f"{SCHEMA}::test_the_file_is_current", f"{SCHEMA}::test_it_is_a_schema"),
     "deploy/compose/*.yaml": (
-        f"{COMPOSE}::test_compose_itself_takes_it",
+        f"{COMPOSE}::test_compose_itself_takes_it_where_nothing_else_is",
         f"{COMPOSE}::test_the_schema_of_compose_takes_it",
         f"{COMPOSE}::test_the_configuration_is_one_the_program_takes",
         f"{HERE}::test_a_configuration_for_compose_is_mounted_by_one_of_its_files",
     ),
     "deploy/kubernetes/**": (
         f"{KUBERNETES}::test_the_newest_versions_of_kubernetes_take_it",
-        f"{KUBERNETES}::test_by_name_it_gets_to_invoisys_only",
+        "tests/deploy/test_network_policies.py::test_by_name_it_gets_to_invoisys_only",
+        f"{KUBERNETES}::test_the_file_to_copy_is_in_step_with_its_parts",
         f"{HERE}::test_every_file_for_kubernetes_is_part_of_an_overlay",
     ),
     "deploy/helm/*/Chart.yaml": (f"{KUBERNETES}::test_the_charts_have_the_version_of_the_program", _LINT),
@@ -131,9 +132,8 @@ def parts_of(folder: Path) -> set[Path]:
 
 def test_every_file_for_kubernetes_is_part_of_an_overlay() -> None:
     root = ROOT / "deploy" / "kubernetes"
-    overlays = [*(root / "overlays").iterdir(), root / "egress-cilium"]  # which takes the place of another
-    parts = {path for overlay in overlays for path in parts_of(overlay)}
-    assert parts == {path for path in root.rglob("*") if path.is_file()}
+    parts = {path for overlay in (root / "overlays").iterdir() for path in parts_of(overlay)}
+    assert parts == {path for path in root.rglob("*") if path.is_file()} - {root / "sidecar.yaml"}  # made of them
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])

@@ -74,7 +74,7 @@ def test_what_is_called_is_there(name: str) -> None:
     scripts = "\n".join(step.get("run", "") for step in steps(name))
     makefile = (ROOT / "Makefile").read_text()
     assert [each for each in re.findall(r"make (\w+)", scripts) if f"\n{each}:" not in makefile] == []
-    modules = [each.replace(".", "/") + ".py" for each in re.findall(r"python -m (tools\.\w+)", scripts)]
+    modules = [each.replace(".", "/") + ".py" for each in re.findall(r"python3? -m (tools\.\w+)", scripts)]
     local = [job["uses"] for job in read(name)["jobs"].values() if "uses" in job]
     files = [*modules, *local, *re.findall(r"bash (\S+)", scripts)]
     assert files
@@ -100,8 +100,49 @@ def test_only_a_tag_makes_a_release() -> None:
     assert read("release.yml")[ON] == {"push": {"tags": ["v[0-9]*"]}}
 
 
+def test_all_checks_run_with_the_python_of_the_image_too() -> None:
+    (base,) = re.findall(r"^ARG PYTHON=(\S+)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    check = read("ci.yml")["jobs"]["check"]
+    assert check["container"]["image"] == "${{ matrix.image }}"
+    rows = check["strategy"]["matrix"]["include"]
+    assert f"python:{base}" in [row["image"] for row in rows]
+    assert set(re.findall(r"matrix\.(\w+)", WORKFLOWS["ci.yml"].read_text())) == {name for row in rows for name in row}
+    *_, keep = steps("ci.yml")
+    assert keep["with"]["name"] == "pictures-${{ matrix.name }}"
+    assert len({row["name"] for row in rows}) == len(rows)  # two may not keep things under one name
+
+
+IMAGE = read("release.yml")["jobs"]["image"]["steps"]
+(PUSH,) = [step for step in IMAGE if step.get("id") == "push"]
+
+
 def test_the_image_is_for_both_kinds_of_machine_and_is_signed_by_its_digest() -> None:
-    push = next(step for step in steps("release.yml") if step.get("id") == "push")
-    assert push["with"]["platforms"] == "linux/amd64,linux/arm64"
+    assert PUSH["with"]["platforms"] == "linux/amd64,linux/arm64"
     sign = next(step for step in steps("release.yml") if "cosign sign --" in step.get("run", ""))
     assert sign["env"]["IMAGE"].endswith("@${{ steps.push.outputs.digest }}")
+
+
+def test_nothing_is_pushed_that_was_not_started_on_each_kind_of_machine() -> None:
+    before_push = IMAGE[: IMAGE.index(PUSH)]
+    (trial,) = [step for step in before_push if "tools.image" in step.get("run", "")]
+    built = [step["with"] for step in before_push[: before_push.index(trial)] if step.get("with", {}).get("load")]
+    assert ",".join(each["platforms"] for each in built) == PUSH["with"]["platforms"]
+    for each in built:
+        machine = each["platforms"].removeprefix("linux/")
+        assert re.search(rf"^for machine in .*\b{machine}\b.*; do$", trial["run"], re.MULTILINE)
+        assert each["tags"] == f"invoisys-proxy:{machine}"
+        assert (each["context"], each["build-args"]) == (PUSH["with"]["context"], PUSH["with"]["build-args"])
+    assert 'python3 -m tools.image "invoisys-proxy:$machine" "linux/$machine"' in trial["run"]
+
+
+def test_the_image_says_where_it_comes_from() -> None:
+    labels = dict(line.split("=", 1) for line in PUSH["with"]["labels"].splitlines())
+    assert {name.removeprefix("org.opencontainers.image.") for name in labels} == {
+        "created",
+        "documentation",
+        "source",
+        "url",
+    }
+    assert {*re.findall(r"ARG (\w+)=un", (ROOT / "Dockerfile").read_text())} == {
+        line.split("=", 1)[0] for line in PUSH["with"]["build-args"].splitlines()
+    }

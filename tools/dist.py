@@ -24,7 +24,7 @@ from proxy import __version__
 T = TypeVar("T")
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
 ROOT = Path(__file__).parents[1]
 DIST = ROOT / "dist"
@@ -32,6 +32,7 @@ LOCK = ROOT / "requirements.lock"
 
 MADE_BY_THE_BUILD = {"PKG-INFO"}
 DOCUMENT = b'{"cnpj":"12345678000195","modelo":"55","serie":"1","numero":"1"}'
+ANY_PORT = {"INVOISYS_LISTEN": "127.0.0.1:0", "INVOISYS_ADMIN": "127.0.0.1:0"}
 ISSUED = 100
 """SEFAZ's status of a document that is authorized."""
 
@@ -120,13 +121,12 @@ def try_out(wheel: Path, folder: Path) -> str:
     said = run(str(program), "--version", cwd=folder).strip()
     if said != f"invoisys-proxy {__version__}":
         raise DistError(f"--version says {said}")
-    return demonstrate(program, folder)
+    return f"installed, and {demonstrate(str(program), 'demo', cwd=folder, env=ANY_PORT)}"
 
 
-def demonstrate(program: Path, folder: Path) -> str:
+def demonstrate(*command: str, cwd: Path | None = None, env: Mapping[str, str] | None = None) -> str:
     """Run the demo, issue one document, and end it as by Ctrl-C."""
-    env = {"INVOISYS_LISTEN": "127.0.0.1:0", "INVOISYS_ADMIN": "127.0.0.1:0"}
-    with subprocess.Popen([program, "demo"], cwd=folder, env=env, stdout=subprocess.PIPE, text=True) as demo:  # noqa: S603
+    with subprocess.Popen(command, cwd=cwd, env=env, stdout=subprocess.PIPE, text=True) as demo:  # noqa: S603
         too_long = threading.Timer(PATIENCE, demo.kill)
         too_long.start()
         try:
@@ -144,7 +144,7 @@ def demonstrate(program: Path, folder: Path) -> str:
             too_long.cancel()
     if (status, demo.returncode) != (ISSUED, 0):
         raise DistError(f"the demo answered {status} and ended with {demo.returncode}")
-    return "installed, and a document issued through its demo"
+    return "a document issued through its demo"
 
 
 def _address(demo: subprocess.Popen[str]) -> str:

@@ -17,6 +17,8 @@ class Locked(NamedTuple):
     name: str
     version: str
     hashes: tuple[str, ...]
+    marker: str
+    """Where it is wanted; everywhere, if empty."""
 
 
 def read_lock(file: Path) -> list[Locked]:
@@ -28,5 +30,5 @@ def read_lock(file: Path) -> list[Locked]:
             if found is None:
                 raise ValueError(f"{file.name}: not a locked requirement: {line[:80]}")
             hashes = found["hashes"].replace(" --hash=", " ").split()
-            entries.append(Locked(found["name"].lower(), found["version"], tuple(hashes)))
+            entries.append(Locked(found["name"].lower(), found["version"], tuple(hashes), found["marker"] or ""))
     return entries

@@ -9,10 +9,9 @@ import re
 import sys
 from pathlib import Path
 
-from proxy import __version__
+from tools import version as versions
 
 ROOT = Path(__file__).parents[1]
-CHART = "deploy/helm/invoisys-proxy/Chart.yaml"
 
 
 def section(changelog: str, version: str) -> str | None:
@@ -22,15 +21,11 @@ def section(changelog: str, version: str) -> str | None:
     return found[1].strip() or None if found else None
 
 
-def faults(tag: str, chart: str, changelog: str) -> list[str]:
+def faults(tag: str, changelog: str) -> list[str]:
     """Say what does not agree with a tag."""
     version = tag.removeprefix("v")
-    found = [] if tag == f"v{__version__}" else [f"the tag is {tag}, the version of the program {__version__}"]
-    found += [
-        f"{CHART}: {key} is not {version}"
-        for key in ("version", "appVersion")
-        if not re.search(rf"^{key}: {re.escape(version)}$", chart, re.MULTILINE)
-    ]
+    found = [] if tag == f"v{version}" else [f"the tag is {tag}, which does not begin with v"]
+    found += versions.faults(version)
     if section(changelog, version) is None:
         found.append(f"CHANGELOG.md has no section `## [{version}] - YYYY-MM-DD` with anything in it")
     return found
@@ -38,8 +33,8 @@ def faults(tag: str, chart: str, changelog: str) -> list[str]:
 
 def main(tag: str) -> int:
     """Check a tag and print the text of the release; 0 if all agrees."""
-    changelog = (ROOT / "CHANGELOG.md").read_text()
-    if found := faults(tag, (ROOT / CHART).read_text(), changelog):
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    if found := faults(tag, changelog):
         print("\n".join(found), file=sys.stderr)
         return 1
     print(section(changelog, tag.removeprefix("v")))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from inspect import cleandoc
 from typing import Any
 
 import msgspec
@@ -19,6 +20,8 @@ def json_schema() -> dict[str, Any]:
     """Give the schema (draft 2020-12), with a description for every key and its default."""
     schema = msgspec.json.schema(Config, schema_hook=_text)
     definitions = schema["$defs"]
+    for definition in definitions.values():
+        definition["description"] = cleandoc(definition["description"])  # as Python 3.13 leaves a docstring
     for text in _TEXTS:
         definitions[text.__name__] = {**_text(text), "description": definitions[text.__name__]["description"]}
     for section in _SECTIONS:

@@ -43,6 +43,11 @@ SHORTEST_LIFETIME = 1.0
 LONGEST_LIFETIME = 7 * 24 * 3600.0
 """A lifetime beyond these is not believed: one of a moment would make a storm of logins."""
 
+_HEADERS = {
+    "Accept": "application/json",
+    "Accept-Encoding": "gzip, deflate",  # what aiohttp asks for by itself depends on the version of Python
+    "Content-Type": "application/x-www-form-urlencoded",
+}
 _LARGEST_ANSWER = 64 * 1024
 _LONGEST_REASON = 200
 _MOST_SKEW = 60.0
@@ -252,7 +257,7 @@ class Login:
             session.post(
                 self._url,
                 data=_form(credentials),
-                headers={"Accept": "application/json", "Content-Type": "application/x-www-form-urlencoded"},
+                headers=_HEADERS,
                 allow_redirects=False,
                 proxy=self._proxy,
                 proxy_headers=self._proxy_headers,

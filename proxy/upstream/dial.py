@@ -42,6 +42,7 @@ def trust(ca_file: str | None) -> ssl.SSLContext:
     when it holds no certificate.
     """
     context = ssl.create_default_context(cafile=ca_file)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2  # which is the least by default in some builds of Python only
     context.set_alpn_protocols(["http/1.1"])
     return context
 

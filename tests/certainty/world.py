@@ -101,7 +101,8 @@ class World:
             for piece in self.answer:
                 writer.write(piece)
                 await asyncio.sleep(0)
-            writer.write_eof()
+            if not writer.transport.is_closing():  # the caller of this may have cut it on its way
+                writer.write_eof()
             # Whatever comes now was not part of the request.
             while data := await reader.read(64 * 1024):
                 self.met[place] += data

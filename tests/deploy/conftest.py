@@ -1,8 +1,9 @@
-"""What several tests work with: a small Debian, to build the image from or borrow a program from; a network."""
+"""What several tests work with: the wheel; a small Debian, to build the image from or borrow from; a network."""
 
 from __future__ import annotations
 
 import shutil
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,22 +15,42 @@ from tests.support.netns import Network
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-RELEASE = "trixie"
+STABLE = "trixie"
+WITH_THE_IMAGE_S_PYTHON = "forky"
+_SCRIPT = "/usr/share/debootstrap/scripts/sid"  # that of each newer release, also where debootstrap is older than it
 TRUSTED = Path("/etc/ssl/certs/ca-certificates.crt")
 
 
 @pytest.fixture(scope="session")
 def debian(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The root folder of a Debian with Python and pip, which trusts whom this machine trusts."""
+    yield from _bootstrapped(STABLE, tmp_path_factory.mktemp("debian") / "root")
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The same, of the release that has the image's own version of Python."""
+    yield from _bootstrapped(WITH_THE_IMAGE_S_PYTHON, tmp_path_factory.mktemp("base") / "root")
+
+
+def _bootstrapped(release: str, root: Path) -> Iterator[Path]:
     require("debootstrap", "buildah")
-    root = tmp_path_factory.mktemp("debian") / "root"
     packages = "--include=python3,python3-venv,python3-pip,ca-certificates"
-    run("debootstrap", "--variant=minbase", packages, RELEASE, root, "http://deb.debian.org/debian")
+    run("debootstrap", "--variant=minbase", packages, release, root, "http://deb.debian.org/debian", _SCRIPT)
     (root / "usr/bin/python").symlink_to("python3")
     for mine in (TRUSTED, Path("/etc/resolv.conf")):
         shutil.copyfile(mine, root / mine.relative_to("/"))
     yield root
     shutil.rmtree(root)
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, as `make dist` builds it."""
+    folder = tmp_path_factory.mktemp("wheel")
+    run(sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", folder)
+    (made,) = folder.iterdir()
+    return made
 
 
 @pytest.fixture(scope="session")

@@ -70,8 +70,8 @@ class Machine:
         into = ["nsenter", "--target", str(self.first), "--all", "--root", "--wd"]
         return [*into, "env", "-i", "PATH=/usr/sbin:/usr/bin", *command]
 
-    def run(self, *command: str) -> str:
-        return run(*self.command(*command)).strip()
+    def run(self, *command: str, text: str = "") -> str:
+        return run(*self.command(*command), text=text).strip()
 
     def show(self, unit: str, *properties: str) -> dict[str, str]:
         """Tell what systemd says of a unit."""

@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from proxy.config import load
+from tests.support.pages import blocks
 from tests.support.processes import ROOT
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 KUBERNETES = ROOT / "deploy" / "kubernetes"
 HELM = ROOT / "deploy" / "helm"
 CHART = HELM / "invoisys-proxy"
+GUIDE = ROOT / "docs" / "deployment" / "kubernetes.md"
 
 Object = dict[str, Any]
 
@@ -68,18 +70,8 @@ def _overlay(name: str) -> str:
     return run("kubectl", "kustomize", KUBERNETES / "overlays" / name)
 
 
-def _by_name(name: str) -> str:
-    """Render an overlay with the egress policy that goes by name."""
-    with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder).resolve() / "kubernetes"
-        shutil.copytree(KUBERNETES, copy)
-        file = copy / "overlays" / name / "kustomization.yaml"
-        file.write_text(file.read_text().replace("../../egress", "../../egress-cilium"))
-        return run("kubectl", "kustomize", file.parent)
-
-
 def template(*arguments: str | Path) -> str:
-    return run("helm", "template", "fiscal", CHART, "--namespace", "erp", *arguments)
+    return run("helm", "template", "fiscal", CHART, "--namespace", "invoisys", *arguments)
 
 
 def _values(name: str) -> str:
@@ -96,14 +88,39 @@ def _example() -> str:
         return run("helm", "template", "shop", copy / "example-erp", "--namespace", "erp")
 
 
+def _kustomization_of_the_guide() -> str:
+    """Render the guide's kustomization, laid out as it says."""
+    (kustomization,) = [text for language, text in blocks(GUIDE) if text.startswith("resources:")]
+    with tempfile.TemporaryDirectory() as folder:
+        own = Path(folder).resolve()
+        shutil.copytree(KUBERNETES, own / "invoisys-proxy" / "deploy" / "kubernetes")
+        shutil.copy(KUBERNETES / "erp" / "deployment.yaml", own / "erp.yaml")
+        (own / "kustomization.yaml").write_text(kustomization)
+        return run("kubectl", "kustomize", own)
+
+
+def _values_of_the_guide() -> str:
+    """Render what the guide installs, with the values that it shows."""
+    (values,) = [text for language, text in blocks(GUIDE) if text.startswith("# values.yaml")]
+    (install,) = [text for language, text in blocks(GUIDE) if text.startswith("helm install")]
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "values.yaml").write_text(values)
+        (Path(folder) / "deploy").symlink_to(HELM.parent)
+        return run("bash", "-euc", f'helm() {{ command helm template "${{@:2}}"; }}\n{install}', cwd=Path(folder))
+
+
 RENDERINGS: dict[str, Callable[[], str]] = {
     **{
         name: functools.partial(_overlay, name)
-        for name in ("sidecar-sandbox", "sidecar-production", "central-sandbox", "central-production")
+        for name in sorted(path.name for path in (KUBERNETES / "overlays").iterdir())
     },
-    "sidecar-by-name": functools.partial(_by_name, "sidecar-production"),
-    "central-by-name": functools.partial(_by_name, "central-production"),
-    **{f"helm-{name}": functools.partial(_values, name) for name in ("central", "central-fixed", "sidecar")},
+    "sidecar-file": (KUBERNETES / "sidecar.yaml").read_text,
+    "sidecar-guide": _kustomization_of_the_guide,
+    **{
+        f"helm-{name}": functools.partial(_values, name)
+        for name in sorted(path.name.removesuffix("-values.yaml") for path in (CHART / "ci").iterdir())
+    },
+    "helm-central-guide": _values_of_the_guide,
     "helm-example": _example,
 }
 

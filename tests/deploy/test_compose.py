@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 from importlib import resources
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import jsonschema
 import pytest
@@ -15,9 +16,8 @@ import pytest
 from proxy.config.environment import CONFIG, VARIABLES
 from proxy.fake import PASSWORD, USERNAME
 from tests.deploy.composed import COMPOSE, FILES, GIVEN, IMAGE, OURS, configured, read
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from tests.deploy.manifests import run
+from tests.support.pages import blocks
 
 everywhere = pytest.mark.parametrize("name", FILES)
 
@@ -31,7 +31,6 @@ def test_every_container_of_ours_is_hardened(name: str) -> None:
         assert service["cap_drop"] == ["ALL"]
         assert service["security_opt"] == ["no-new-privileges:true"]
         assert not {"privileged", "user", "cap_add"} & set(service)  # the image has a user of its own
-        assert (COMPOSE / service["build"] / "Dockerfile").exists()
 
 
 @everywhere
@@ -117,6 +116,13 @@ def test_the_readme_sets_every_variable() -> None:
     assert all(f"({path.name})" in page for path in COMPOSE.glob("*.yaml"))
 
 
+def test_the_readme_builds_the_image_that_the_files_name() -> None:
+    assert f"docker build -t {IMAGE} ." in (COMPOSE / "README.md").read_text()
+    for path in FILES.values():
+        images = set(re.findall(r"image: (.*)", path.read_text()))
+        assert {each for each in images if OURS in each} == {f"${{PROXY_IMAGE:-{IMAGE}}}"}
+
+
 # --- By those who judge Compose files ------------------------------------------------------------------------------
 
 
@@ -130,15 +136,56 @@ def test_the_schema_of_compose_takes_it(name: str) -> None:
         jsonschema.validate(read(name) | {"service": {}}, schema)
 
 
+def copied(name: str, folder: Path) -> Path:
+    """Copy a file into a folder that is empty, and beside it what stands in its row of the README's table."""
+    (row,) = re.findall(rf"^\| \[{name}\.yaml\].*?\|", (COMPOSE / "README.md").read_text(), re.MULTILINE)
+    for each in re.findall(r"\]\((\S+)\)", row):
+        shutil.copy(COMPOSE / each, folder)
+    return folder / f"{name}.yaml"
+
+
 @pytest.mark.deploy
 @everywhere
-def test_compose_itself_takes_it(name: str, compose: Path) -> None:
+def test_compose_itself_takes_it_where_nothing_else_is(name: str, compose: Path, tmp_path: Path) -> None:
     given = {key: value for key, value in os.environ.items() if not key.startswith("INVOISYS_")} | GIVEN
-    command: list[str | Path] = [compose, "-f", FILES[name], "config", "--format", "json"]
-    done = subprocess.run(command, env=given, capture_output=True, text=True, check=False, timeout=60)
+    command: list[str | Path] = [compose, "-f", copied(name, tmp_path), "config", "--format", "json"]
+    done = subprocess.run(command, cwd=tmp_path, env=given, capture_output=True, text=True, check=False, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
-    assert set(json.loads(done.stdout)["services"]) == set(read(name)["services"])
+    told = json.loads(done.stdout)
+    assert set(told["services"]) == set(read(name)["services"])
+    assert not any({"build", "volumes", "env_file"} & set(each) for each in told["services"].values())
+    files = {each["file"] for kind in ("configs", "secrets") for each in told.get(kind, {}).values()}
+    assert {Path(each) for each in files - set(GIVEN.values())} == {*tmp_path.iterdir()} - {tmp_path / f"{name}.yaml"}
+    assert name != "compose" or [path.name for path in tmp_path.iterdir()] == ["compose.yaml"]
     if name != "demo":
         without = {key: value for key, value in given.items() if key != "INVOISYS_USERNAME"}
         refused = subprocess.run(command, env=without, capture_output=True, text=True, check=False, timeout=60)
         assert "the Invoisys user" in refused.stderr
+
+
+DOCKER = """
+client=$1
+sudo() { "$@"; }
+docker() {
+    test "$1" = compose
+    local each options=()
+    for each in "${@:2}"; do
+        if test "$each" = up; then options+=(config --quiet); else options+=("$each"); fi
+    done
+    "$client" "${options[@]}"
+}
+"""
+"""What takes the place of `docker compose up`: the client reads the file, and starts nothing."""
+
+
+@pytest.mark.deploy
+@everywhere
+def test_the_lines_of_the_readme_bring_all_that_a_file_asks_for(name: str, compose: Path, tmp_path: Path) -> None:
+    copied(name, tmp_path)
+    file = "up" if name == "compose" else f"-f {name}.yaml up"
+    (lines,) = [text for _, text in blocks(COMPOSE / "README.md") if text.endswith(f"docker compose {file}")]
+    assert run("bash", "-euc", DOCKER + lines, "bash", compose, cwd=tmp_path) == ""
+    if name == "service":
+        token = tmp_path / "caller_token"
+        assert (token.stat().st_uid, token.stat().st_mode & 0o777) == (65532, 0o400)
+        assert re.fullmatch("[0-9a-f]{64}\n", token.read_text())

@@ -1,4 +1,4 @@
-"""The image: what goes into it, and that it starts. Its base is a Debian of ours, not the official one."""
+"""The image: what goes into it, and that it starts. Its base is a Debian with the Python of the official one."""
 
 from __future__ import annotations
 
@@ -17,8 +17,10 @@ import pytest
 from proxy import __version__
 from proxy.fake import PASSWORD, USERNAME
 from tests.deploy.manifests import run
+from tests.support.pages import blocks
 from tests.support.processes import ROOT, Fake
 from tests.support.wire import PATIENCE, ask
+from tools.dist import ANY_PORT, demonstrate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -92,23 +94,38 @@ class Container:
         return self.builder.command("run", "--isolation", "chroot", *variables, self.name, "--", *arguments)
 
 
+PAGE = ROOT / "docs" / "deployment" / "image.md"
+NAME = f"registry.example/invoisys-proxy:{__version__}"
+DOCKER = """
+builder=("$@")
+docker() {
+    test "$1" = build
+    "${builder[@]}" bud --isolation chroot --pull=never --quiet --format docker "${@:2}"
+}
+"""
+"""What takes the place of `docker build`, with its options. In Docker's format, as the other has no HEALTHCHECK."""
+
+
 @pytest.fixture(scope="module")
-def container(debian: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Container]:
+def container(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Container]:
     builder = Builder(tmp_path_factory.mktemp("store"))
+    _, build = blocks(PAGE)[0]
     try:
         scratch = builder("from", "scratch")
-        builder("add", "--quiet", scratch, debian, "/")
+        builder("add", "--quiet", scratch, base, "/")
         builder("commit", "--quiet", "--rm", scratch, f"docker.io/library/python:{BASE}")
-        version = ("--build-arg", f"VERSION={__version__}", "--build-arg", "REVISION=0123abc")
-        tag = ("--tag", "invoisys-proxy:tried")
-        # Docker's format, as the other has no HEALTHCHECK.
-        builder("bud", "--isolation", "chroot", "--pull=never", "--quiet", "--format", "docker", *version, *tag, ROOT)
-        told = json.loads(builder("inspect", "--type", "image", "invoisys-proxy:tried"))
-        name = builder("from", "--pull=never", "invoisys-proxy:tried")
-        yield Container(builder, name, told["Docker"]["config"])
+        run("bash", "-euc", f"{DOCKER}\n{build}", "bash", *builder.command())
+        told = json.loads(builder("inspect", "--type", "image", NAME))
+        yield Container(builder, builder("from", "--pull=never", NAME), told["Docker"]["config"])
     finally:
         builder("rm", "--all")
         builder("rmi", "--all", "--force")
+
+
+@pytest.mark.deploy
+def test_it_runs_the_python_that_it_names(container: Container) -> None:
+    version = run(*container.command("/app/bin/python", "-c", "import sys; print('{}.{}'.format(*sys.version_info))"))
+    assert f"{version.strip()}-slim-trixie" == BASE
 
 
 @pytest.mark.deploy
@@ -126,7 +143,7 @@ def test_the_image_says_how_it_is_run(container: Container) -> None:
         "title": "invoisys-proxy",
         "licenses": "Apache-2.0",
         "version": __version__,
-        "revision": "0123abc",
+        "revision": run("git", "rev-parse", "HEAD").strip(),
         "base.name": f"docker.io/library/python:{BASE}",
     }
 
@@ -234,20 +251,37 @@ def outcome(command: Sequence[str], env: dict[str, str]) -> tuple[int, str, str]
     return done.returncode, done.stdout.strip(), done.stderr.strip()
 
 
+@pytest.fixture
+def read_only(container: Container) -> Iterator[tuple[str, ...]]:
+    """What runs a command in the container's root file system, which it cannot write to."""
+    yield ("unshare", "--mount", "sh", "-c", READ_ONLY, container.builder("mount", container.name))
+    container.builder("umount", container.name)
+
+
 @pytest.mark.deploy
-async def test_a_root_file_system_that_cannot_be_written_to_is_enough(container: Container, fake: Fake) -> None:
+async def test_a_root_file_system_that_cannot_be_written_to_is_enough(
+    container: Container, read_only: tuple[str, ...], fake: Fake
+) -> None:
     image = container.image
-    env = dict(each.split("=", 1) for each in image["Env"]) | environment(fake) | {"USER_IN": image["User"]}
-    root = container.builder("mount", container.name)
-    inside = ("unshare", "--mount", "sh", "-c", READ_ONLY, root)
-    code, _, complaint = outcome([*inside, "touch", "/app/file"], env | {"USER_IN": "0:0"})
+    env = variables(image) | environment(fake)
+    code, _, complaint = outcome([*read_only, "touch", "/app/file"], env | {"USER_IN": "0:0"})
     assert (code, complaint.rpartition(": ")[2]) == (1, "Read-only file system")
-    with started([*inside, *image["Entrypoint"], *image["Cmd"]], env) as sidecar:
+    with started([*read_only, *image["Entrypoint"], *image["Cmd"]], env) as sidecar:
         sidecar.assert_without_rights()
         await sidecar.assert_serving()
-        assert outcome([*inside, *image["Healthcheck"]["Test"][1:]], env | sidecar.admin) == (0, "ready", "")
+        assert outcome([*read_only, *image["Healthcheck"]["Test"][1:]], env | sidecar.admin) == (0, "ready", "")
         sidecar.stop()
-    container.builder("umount", container.name)
+
+
+@pytest.mark.deploy
+def test_its_demo_does_what_a_release_asks_of_it(container: Container, read_only: tuple[str, ...]) -> None:
+    command = (*read_only, *container.image["Entrypoint"], "demo")
+    assert demonstrate(*command, env=variables(container.image) | ANY_PORT) == "a document issued through its demo"
+
+
+def variables(image: dict[str, Any]) -> dict[str, str]:
+    """Return the image's variables, and its user for `READ_ONLY`."""
+    return dict(each.split("=", 1) for each in image["Env"]) | {"USER_IN": image["User"]}
 
 
 def program_below(pid: int) -> int:

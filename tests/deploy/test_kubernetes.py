@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import re
 import subprocess
-from ipaddress import IPv4Address, ip_address, ip_network
+from base64 import b64decode
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -16,9 +15,10 @@ import yaml
 from proxy import __version__
 from proxy.config import Config
 from proxy.config.environment import CONFIG, VARIABLES
-from proxy.config.presets import PRESETS
+from tests.deploy import manifests
 from tests.deploy.manifests import (
     CHART,
+    GUIDE,
     HELM,
     KUBERNETES,
     OURS,
@@ -34,8 +34,10 @@ from tests.deploy.manifests import (
     template,
     with_sidecar,
 )
+from tests.support.pages import blocks
 from tests.support.processes import ROOT, Sidecar
 from tests.support.wire import ask
+from tools.manifest import FILE, manifest
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -43,12 +45,18 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.deploy, pytest.mark.needs("helm", "kubectl", "kubernetes-validate")]
 
 everywhere = pytest.mark.parametrize("name", RENDERINGS)
+OVERLAYS = {path.name for path in (KUBERNETES / "overlays").iterdir()}
+IN_THE_SANDBOX = {
+    "sidecar-sandbox",
+    "sidecar-file",
+    "sidecar-guide",
+    "central-sandbox",
+    "helm-central-fixed",
+    "helm-example",
+}
 where_the_sidecar_is = pytest.mark.parametrize("name", [name for name in RENDERINGS if name != "helm-sidecar"])
 in_a_pod = pytest.mark.parametrize("name", [name for name in RENDERINGS if name.startswith(("side", "helm-ex"))])
 as_a_service = pytest.mark.parametrize("name", [name for name in RENDERINGS if "central" in name])
-behind_policies = pytest.mark.parametrize("name", ["sidecar-production", "central-production", "helm-central"])
-
-GUIDE = ROOT / "docs" / "deployment" / "kubernetes.md"
 
 
 # --- Valid ---------------------------------------------------------------------------------------------------------
@@ -124,7 +132,7 @@ def test_the_sidecar_runs_as_the_user_of_its_image(name: str) -> None:
 def test_its_configuration_is_one_the_program_takes(name: str, tmp_path: Path) -> None:
     for number, pod in enumerate(with_sidecar(rendered(name))):
         config = pod.configured(tmp_path / str(number))
-        assert config.environment == ("production" if name.endswith(("production", "name", "central")) else "sandbox")
+        assert config.environment == ("sandbox" if name in IN_THE_SANDBOX else "production")
 
 
 @where_the_sidecar_is
@@ -182,13 +190,17 @@ def test_the_charts_have_the_version_of_the_program() -> None:
     assert [(each["name"], each["version"]) for each in example["dependencies"]] == [(chart["name"], __version__)]
 
 
+def test_the_file_to_copy_is_in_step_with_its_parts() -> None:
+    assert FILE.read_text() == manifest(), "make manifest"
+
+
 # --- In a pod ------------------------------------------------------------------------------------------------------
 
 
 @in_a_pod
 def test_the_sidecar_starts_first_and_goes_on_running(name: str) -> None:
     found = with_sidecar(rendered(name))
-    assert {pod.workload["kind"] for pod in found} == ({"Deployment"} if "helm" in name else {"Deployment", "Job"})
+    assert {pod.workload["kind"] for pod in found} == ({"Deployment", "Job"} if name in OVERLAYS else {"Deployment"})
     for pod in found:
         first = pod.spec["initContainers"][0]
         assert (first["name"], first["restartPolicy"]) == (OURS, "Always")
@@ -241,7 +253,7 @@ def test_the_service_leads_to_the_listener_by_each_of_its_names(name: str, tmp_p
     (port,) = service["spec"]["ports"]
     assert port_of(pod.ours or {}, port["targetPort"]) == listener.bind.port
     short = service["metadata"]["name"]
-    space = service["metadata"].get("namespace", "erp")
+    space = service["metadata"].get("namespace", "invoisys")
     names = {short, f"{short}.{space}", f"{short}.{space}.svc", f"{short}.{space}.svc.cluster.local"}
     assert names <= {str(each) for each in listener.hosts}
     assert listener.caller_token_file is not None
@@ -301,106 +313,6 @@ def test_kustomize_and_helm_make_the_same_sidecar() -> None:
     }
 
 
-# --- The network ---------------------------------------------------------------------------------------------------
-
-
-def policies(pod: Pod, direction: str) -> list[Object]:
-    return [
-        each["spec"]
-        for each in of_kind(pod.objects, "NetworkPolicy")
-        if selects(each["spec"]["podSelector"], pod.labels) and direction in each["spec"]["policyTypes"]
-    ]
-
-
-def may_call(pod: Pod, address: str, port: int) -> bool:
-    """Tell whether a pod may open a TCP connection to an address outside the cluster's own pods."""
-    rules = [rule for policy in policies(pod, "Egress") for rule in policy.get("egress", [])]
-    where = ip_address(address)
-    return any(
-        {"protocol": "TCP", "port": port} in rule["ports"]
-        and where in ip_network(peer["ipBlock"]["cidr"])
-        and not any(where in ip_network(hole) for hole in peer["ipBlock"].get("except", []))
-        for rule in rules
-        for peer in rule["to"]
-        if "ipBlock" in peer
-    )
-
-
-@behind_policies
-def test_it_gets_out_by_https_to_public_addresses_only(name: str) -> None:
-    for pod in with_sidecar(rendered(name)):
-        assert policies(pod, "Egress")
-        assert may_call(pod, "200.150.1.1", 443)
-        assert may_call(pod, "2804::1", 443)
-        assert not any(may_call(pod, "200.150.1.1", port) for port in (22, 53, 80, 8443))
-        inside = ("10.0.0.1", "172.16.0.1", "172.31.255.255", "192.168.1.1", "100.64.0.1", "127.0.0.1", "fd00::1")
-        assert not any(may_call(pod, address, 443) for address in (*inside, "169.254.169.254", "fe80::1"))
-
-
-@behind_policies
-def test_every_private_network_is_left_out(name: str) -> None:
-    (pod, *_) = with_sidecar(rendered(name))
-    for first, second in itertools.product(range(224), range(256)):
-        address = IPv4Address((first << 24) + (second << 16) + 1)
-        if address.is_private and not address.is_global and first not in {192, 198, 203}:
-            assert not may_call(pod, str(address), 443), address
-
-
-@behind_policies
-def test_it_may_ask_for_names_and_for_nothing_else_inside_but_its_redis(name: str) -> None:
-    for pod in with_sidecar(rendered(name)):
-        inside = [
-            ({(each["protocol"], each["port"]) for each in rule["ports"]}, peer)
-            for policy in policies(pod, "Egress")
-            for rule in policy["egress"]
-            for peer in rule["to"]
-            if "ipBlock" not in peer
-        ]
-        dns = [peer for ports, peer in inside if ports == {("UDP", 53), ("TCP", 53)}]
-        assert [peer["podSelector"]["matchLabels"] for peer in dns] == [{"k8s-app": "kube-dns"}]
-        others = [(ports, peer["podSelector"]["matchLabels"]) for ports, peer in inside if peer not in dns]
-        redis = [({("TCP", 6379)}, {"app": "invoisys-redis"})]
-        assert others == (redis if "central" in name else [])
-
-
-@behind_policies
-def test_its_ports_are_open_to_those_who_need_them_only(name: str) -> None:
-    for pod in with_sidecar(rendered(name)):
-        rules = [rule for policy in policies(pod, "Ingress") for rule in policy["ingress"]]
-        who = {port["port"]: rule.get("from") for rule in rules for port in rule["ports"]}
-        metrics = who.pop(9090)
-        assert metrics == [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}]
-        if "central" in name:
-            caller = {"namespaceSelector": {}, "podSelector": {"matchLabels": {"invoisys-proxy": "caller"}}}
-            assert who == {8080: [caller]}
-        else:
-            assert who == {8000: None}  # the ERP's
-
-
-def test_nobody_but_the_replicas_gets_at_redis() -> None:
-    objects = rendered("central-production")
-    (replicas,) = with_sidecar(objects)
-    (redis,) = [each for each in pods(objects) if not each.ours]
-    (rule,) = [rule for policy in policies(redis, "Ingress") for rule in policy["ingress"]]
-    assert rule["ports"] == [{"protocol": "TCP", "port": 6379}]
-    assert [selects(peer["podSelector"], replicas.labels) for peer in rule["from"]] == [True]
-    assert [policy.get("egress", []) for policy in policies(redis, "Egress")] == [[]]
-
-
-@pytest.mark.parametrize("name", ["sidecar-by-name", "central-by-name"])
-def test_by_name_it_gets_to_invoisys_only(name: str) -> None:
-    objects = rendered(name)
-    (policy,) = of_kind(objects, "CiliumNetworkPolicy")
-    assert all(selects(policy["spec"]["endpointSelector"], pod.labels) for pod in with_sidecar(objects))
-    names = {each["matchName"] for rule in policy["spec"]["egress"] for each in rule.get("toFQDNs", [])}
-    urls = [
-        url for apis in PRESETS.values() for preset in apis.values() for url in (preset.url, preset.token_url) if url
-    ]
-    assert names == {url.split("/")[2] for url in urls}
-    # What a plain policy let out would be let out all the same.
-    assert not any(may_call(pod, "200.150.1.1", 443) for pod in with_sidecar(objects))
-
-
 # --- The chart -----------------------------------------------------------------------------------------------------
 
 SHARED = ("config.tokens.store=redis://redis:6379/0",)
@@ -447,9 +359,35 @@ def test_another_configuration_makes_other_pods() -> None:
 # --- The guide -----------------------------------------------------------------------------------------------------
 
 
-def test_the_guide_creates_every_secret_with_its_keys() -> None:
-    created: dict[str, set[str]] = {}
-    commands = GUIDE.read_text().replace("\\\n", " ")
-    for name, options in re.findall(r"kubectl create secret generic (\S+)([^\n]*)", commands):
-        created.setdefault(name, set()).update(re.findall(r"--from-(?:literal|file)=(\w+)=", options))
-    assert created == {name: set(data) for name, data in SECRETS.items()}
+KUBECTL = """
+kubectl() {
+    case "$1 $2" in
+        "apply -k") command kubectl kustomize "$3" ;;
+        "apply -f") cat "$3" ;;
+        "create secret") command kubectl "$@" --dry-run=client --output yaml ;;
+        *) command kubectl "$@" ;;
+    esac
+    echo ---
+}
+"""
+"""Shows what a cluster would be given."""
+
+
+def test_the_guide_s_commands_make_what_the_pods_need(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "deploy").symlink_to(ROOT / "deploy")
+    (tmp_path / "password").write_text("segredo\n")
+    typed = [text for language, text in blocks(GUIDE) if language == "console" and not text.startswith("helm")]
+    commands = "\n".join(typed).replace("/path/to/password", "password")
+    made = tuple(yaml.safe_load_all(run("bash", "-euc", KUBECTL + commands, cwd=tmp_path)))
+    secrets = {
+        each["metadata"]["name"]: {key: b64decode(value).decode() for key, value in each["data"].items()}
+        for each in made
+        if each and each["kind"] == "Secret"
+    }
+    assert {name: set(data) for name, data in secrets.items()} == {name: set(data) for name, data in SECRETS.items()}
+    monkeypatch.setattr(manifests, "SECRETS", secrets)
+    for name in ("central-production", "sidecar-production"):
+        for pod in with_sidecar(rendered(name)):
+            assert pod.configured(tmp_path / pod.workload["metadata"]["name"]).accounts
+    workloads = {each["metadata"]["name"] for each in made if each and each["kind"] == "Deployment"}
+    assert workloads == {"erp", "invoisys-proxy", "invoisys-redis"}

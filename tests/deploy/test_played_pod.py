@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
+import signal
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -12,7 +14,7 @@ from tests.deploy.manifests import Pod, of_kind, rendered, with_sidecar
 from tests.deploy.played import ELSEWHERE, HTTP, HTTPS, INVOISYS, RESOLVER, SERVER_OF_NAMES, outside, sidecar_in
 from tests.deploy.policies import Cluster, Member
 from tests.support.netns import Network, open_port, reach
-from tests.support.wire import ask
+from tests.support.wire import Reply, ask, connect, read_reply
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,9 +45,10 @@ def narrowed(pod: Pod) -> Pod:
     [
         ("sidecar-sandbox", lambda pod: pod, "open"),
         ("sidecar-sandbox", narrowed, "forbidden"),
-        ("sidecar-by-name", lambda pod: pod, "forbidden"),
+        ("sidecar-file", lambda pod: pod, "open"),
+        ("sidecar-production-cilium", lambda pod: pod, "forbidden"),
     ],
-    ids=["public", "narrowed", "by-name"],
+    ids=["public", "narrowed", "file", "by-name"],
 )
 async def test_behind_its_policies_it_serves_the_erp_and_only_invoisys_is_let_through(
     overlay: str, change: Callable[[Pod], Pod], elsewhere_by_https: str, network: Network, tmp_path: Path
@@ -112,3 +115,34 @@ async def test_a_name_that_leads_to_another_pod_leads_nowhere(network: Network, 
         refused = await place.run(proxy.ask("GET", "/v1/nfe-entrada/eventos-nsui/12345678000195/0"))
         assert (refused.status, refused["X-Invoisys-Outcome"]) == (502, "not-sent")
         assert (await place.run(proxy.issue(1))).status == 200
+
+
+async def test_a_job_s_sidecar_ends_when_it_is_told_although_a_connection_stands_open(
+    network: Network, tmp_path: Path
+) -> None:
+    around = outside(network, tmp_path, "wires")
+    place = network.add("pod", wires=POD, resolver=RESOLVER)
+    (pod,) = [each for each in with_sidecar(rendered("sidecar-sandbox")) if each.workload["kind"] == "Job"]
+    document = b'{"cnpj":"12345678000195","modelo":"55","serie":"1","numero":"1"}'
+    head = "POST /api/nfe/envio HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nContent-Length: %d\r\n\r\n"
+    with sidecar_in(place, pod.laid_out(tmp_path), around) as proxy:
+
+        async def task() -> Reply:
+            writer.write((head % (CALLERS, len(document))).encode() + document)
+            return await read_reply(reader)
+
+        async def see_it_end() -> bytes:
+            rest = await reader.read()
+            writer.close()
+            return rest
+
+        reader, writer = await place.run(connect(proxy.url))
+        reply = await place.run(task())
+        assert (reply.status, "Connection" in reply) == (200, False)
+        # The task has ended, so the kubelet stops the sidecar; after the grace period it would kill it.
+        grace = pod.spec["terminationGracePeriodSeconds"]
+        proxy.process.signal(signal.SIGTERM)
+        assert await asyncio.wait_for(asyncio.to_thread(proxy.process.wait), grace) == 0
+        assert await place.run(see_it_end()) == b""
+    state = await around.state()
+    assert (state["logins"], state["documents"]) == (1, 1)

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
+import re
 import shutil
-import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
-from proxy.fake import PASSWORD, USERNAME
+from proxy.fake import PASSWORD
 from tests.deploy.machine import Machine, booted
 from tests.deploy.manifests import run
 from tests.deploy.played import RESOLVER, Outside, outside
 from tests.support.canary import assert_discreet
+from tests.support.pages import blocks
 from tests.support.processes import ROOT
 from tests.support.wire import ask
 
@@ -32,28 +34,36 @@ SOCKET = "invoisys-proxy.socket"
 CALLERS = "http://127.0.0.1:8080"
 
 
+PAGE = ROOT / "docs" / "deployment" / "systemd.md"
+INSTALL, WITH_SOCKET = (text for language, text in blocks(PAGE) if language == "console")
+PARTS = re.fullmatch(r"(.*pip install[^\n]*)\n(.*?)\n(sudo systemctl.*)", INSTALL, re.DOTALL)
+assert PARTS is not None
+FETCH, SETTLE, START = PARTS.groups()
+"""What needs a package index, what needs its own /dev, and what needs systemd: the page's lines in their order."""
+
+CLONE = "/root/clone"
+READY = START.splitlines()[-1]
+
+
+def typed(commands: str) -> tuple[str, ...]:
+    """Return the command that is the page's lines in a shell of root's."""
+    return ("bash", "-euc", f'sudo() {{ "$@"; }}\ncd {CLONE}\n{commands}')
+
+
 @pytest.fixture(scope="module")
-def root(debian: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A Debian with systemd and the program, the units and the two files that they ask for."""
+def root(debian: Path, wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A Debian with systemd, on which the page's first lines were typed."""
     folder = tmp_path_factory.mktemp("machine")
     copy = folder / "root"
     run("cp", "--archive", debian, copy)
     run("chroot", copy, "apt-get", "update", "--quiet")
-    run("chroot", copy, "apt-get", "install", "--quiet", "--yes", "--no-install-recommends", "systemd")
-    run(sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", copy / "tmp")
-    (wheel,) = (copy / "tmp").glob("*.whl")
-    shutil.copy(ROOT / "requirements-image.lock", copy / "tmp")
-    run("chroot", copy, "python3", "-m", "venv", "/opt/invoisys-proxy")
-    pip = ("chroot", copy, "/opt/invoisys-proxy/bin/pip", "install", "--quiet")
-    run(*pip, "--only-binary", ":all:", "--no-deps", "--require-hashes", "-r", "/tmp/requirements-image.lock")
-    run(*pip, "--no-deps", f"/tmp/{wheel.name}")
-    for unit in (ROOT / "deploy" / "systemd").iterdir():
-        shutil.copy(unit, copy / "etc" / "systemd" / "system")
-    settings = copy / "etc" / "invoisys-proxy"
-    settings.mkdir()
-    (settings / "environment").write_text(f"INVOISYS_USERNAME={USERNAME}\n")
-    (settings / "password").write_text(PASSWORD)
-    (settings / "password").chmod(0o600)
+    run("chroot", copy, "apt-get", "install", "--quiet", "--yes", "--no-install-recommends", "curl", "systemd")
+    clone = copy / CLONE.lstrip("/")
+    shutil.copytree(ROOT / "deploy" / "systemd", clone / "deploy" / "systemd")
+    shutil.copy(ROOT / "requirements.lock", clone)
+    (clone / "dist").mkdir()
+    shutil.copy(wheel, clone / "dist")
+    run("chroot", copy, *typed(FETCH))
     (copy / "etc" / "resolv.conf").write_text(RESOLVER)
     yield copy
     run("rm", "--recursive", "--one-file-system", copy)
@@ -74,6 +84,7 @@ def around(network: Network, root: Path, tmp_path: Path) -> Outside:
 @pytest.fixture
 def machine(root: Path, place: Place, around: Outside) -> Iterator[Machine]:
     with booted(root, place) as running:
+        running.run(*typed(SETTLE), text=f"{PASSWORD}\n")
         yield running
 
 
@@ -85,11 +96,12 @@ async def issue(place: Place, number: int) -> Reply:
 async def test_the_service_runs_without_rights_and_knows_its_password(
     machine: Machine, place: Place, around: Outside
 ) -> None:
-    machine.run("systemctl", "enable", "--now", "--quiet", SERVICE)
+    assert '"status"' in machine.run(*typed(START))
     told = machine.show(SERVICE, "ActiveState", "StatusText", "NRestarts", "MainPID")
     pid = told.pop("MainPID")
     assert told == {"ActiveState": "active", "StatusText": "serving", "NRestarts": "0"}
     assert (await issue(place, 1)).status == 200
+    assert json.loads(machine.run(*typed(READY)))["status"] == "ready"
     status = dict(line.split(":\t", 1) for line in machine.run("cat", f"/proc/{pid}/status").splitlines())
     assert "0" not in status["Uid"].split()
     assert {int(status[each], 16) for each in ("CapPrm", "CapEff", "CapBnd", "CapAmb")} == {0}
@@ -109,7 +121,7 @@ async def test_the_service_runs_without_rights_and_knows_its_password(
 async def test_with_the_socket_the_first_call_starts_it_and_in_a_restart_none_goes_unanswered(
     machine: Machine, place: Place, around: Outside
 ) -> None:
-    machine.run("systemctl", "enable", "--now", "--quiet", SOCKET)
+    machine.run(*typed(WITH_SOCKET))
     assert machine.show(SERVICE, "ActiveState") == {"ActiveState": "inactive"}
     assert (await issue(place, 0)).status == 200
     assert machine.show(SERVICE, "ActiveState") == {"ActiveState": "active"}

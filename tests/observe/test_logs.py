@@ -34,6 +34,7 @@ def restored() -> Iterator[None]:
 @pytest.fixture
 def at_noon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(time, "time", lambda: NOON)
+    monkeypatch.setattr(time, "time_ns", lambda: int(NOON * 1e9))  # what Python 3.13 stamps its records with
     monkeypatch.setattr(time, "localtime", time.gmtime)
 
 
@@ -118,10 +119,10 @@ def test_the_traceback_of_a_defect(form: Any) -> None:
         logging.getLogger("proxy").exception("a request met a defect", extra={"event": "defect"})
     text = stream.getvalue().decode()
     assert "Traceback (most recent call last)" in text
-    assert "ZeroDivisionError: integer division" in text
+    assert "ZeroDivisionError: " in text
     if form == "json":
         assert text.count("\n") == 1
-        assert "ZeroDivisionError: integer division" in said(stream)[0]["exception"]
+        assert "ZeroDivisionError: " in said(stream)[0]["exception"]
 
 
 @pytest.mark.usefixtures("at_noon")
@@ -314,20 +315,21 @@ def test_defects_are_alike_where_they_were_raised(clock: Clock) -> None:
     set_up("info", "json", stream)
 
     nothing: dict[str, int] = {}
+    nobody: list[int] = []
 
     def defect(what: Any) -> None:
         try:
             what()
-        except (ZeroDivisionError, KeyError):
+        except (IndexError, KeyError):
             logging.getLogger("proxy").exception("a request met a defect", extra={"event": "defect"})
 
     for _ in range(3):
-        defect(lambda: 1 // 0)
+        defect(lambda: nobody[0])
         defect(lambda: nothing["key"])
     logging.getLogger("proxy").error("a defect", exc_info=ValueError("never raised"), extra={"event": "defect"})
     kinds = [event["exception"].splitlines()[-1] for event in said(stream)]
     assert kinds == [
-        "ZeroDivisionError: integer division or modulo by zero",
+        "IndexError: list index out of range",
         "KeyError: 'key'",
         "ValueError: never raised",
     ]

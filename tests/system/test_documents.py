@@ -58,6 +58,7 @@ NOT_HERE = {
     "README.pt-BR.md": _ACCOUNT,
     "bench/README.md": {"make bench": "minutes, and a quiet machine; the bench has tests of its own"},
     "docs/deployment/windows.md": {
+        "$wheel": "Windows",
         '& "C:\\Program Files\\': "Windows",
         ".\\invoisys-proxy.exe": "Windows",
         "New-Item": "Windows",
@@ -66,6 +67,12 @@ NOT_HERE = {
         "notepad": "Windows",
         "nssm": "Windows",
         "py -m venv": "Windows",
+    },
+    "docs/pypi.md": {
+        "pip install": "a release that was published",
+        "invoisys-proxy demo": "it is the README's",
+        "invoisys-proxy doctor": "an account at Invoisys",
+        "invoisys-proxy run": "an account at Invoisys",
     },
     "docs/release.md": {
         "cosign": "a release that was published",
@@ -87,6 +94,7 @@ ELSEWHERE = {
     "deploy/compose/README.md": "tests/deploy/test_compose.py",
     "docs/deployment/image.md": "tests/deploy/test_image.py",
     "docs/deployment/kubernetes.md": "tests/deploy/test_kubernetes.py",
+    "docs/deployment/laptop.md": "tests/deploy/test_laptop.py",
     "docs/deployment/systemd.md": "tests/deploy/test_played_systemd.py",
 }
 """Pages whose `console` blocks are for root, an engine or a cluster: what plays them, as far as it can be played."""

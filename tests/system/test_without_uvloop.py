@@ -14,7 +14,10 @@ from tests.support.wire import PATIENCE
 MISSING = ("uvloop", "resource", "fcntl", "pwd", "grp")
 """What Windows has no module for."""
 
-AS_ON_WINDOWS = """
+AS_ON_WINDOWS = f"""
+import sys
+sys.modules |= dict.fromkeys({MISSING})  # also those that are built in
+
 import asyncio, errno, functools, os, signal, socket, stat
 
 def refuse(*_):
@@ -40,8 +43,6 @@ del socket.AF_UNIX
 @pytest.fixture
 def as_on_windows(tmp_path: Path) -> dict[str, str]:
     """Return the environment of a sidecar that misses what Windows lacks, as far as that can be had elsewhere."""
-    for name in MISSING:
-        (tmp_path / f"{name}.py").write_text("raise ImportError('not there')\n")
     (tmp_path / "sitecustomize.py").write_text(AS_ON_WINDOWS)
     return {"PYTHONPATH": str(tmp_path)}
 

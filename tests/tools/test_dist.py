@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import tarfile
+import tomllib
 import zipfile
 from typing import TYPE_CHECKING
 
 import pytest
 
 from proxy import __version__
+from tests.support.pages import links
+from tests.support.processes import ROOT
 from tools.dist import DistError, demonstrate, run, sdist_files, unlike, wheel_files, wrong_version
 
 if TYPE_CHECKING:
@@ -55,6 +58,12 @@ def test_another_version_is_told(tmp_path: Path) -> None:
     assert list(wrong_version(a_wheel(tmp_path, "9.9"))) == [f"its version is 9.9, that of the program {__version__}"]
 
 
+def test_the_page_on_pypi_can_be_read_there() -> None:
+    page = ROOT / tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["readme"]
+    assert "invoisys-proxy demo" in page.read_text()
+    assert [each for each in links(page) if "://" not in each] == []
+
+
 def test_a_command_that_fails_is_told_with_its_words() -> None:
     with pytest.raises(DistError, match=r"ls /not-there: 2\nls: .*No such file"):
         run("ls", "/not-there")
@@ -72,4 +81,4 @@ def test_a_demo_that_does_not_work_is_told(tmp_path: Path, does: str, fault: str
     program.write_text(f"#!/bin/sh\nset -- http://127.0.0.1:9\n{does}\n")
     program.chmod(0o755)
     with pytest.raises((DistError, OSError), match=fault):
-        demonstrate(program, tmp_path)
+        demonstrate(str(program))

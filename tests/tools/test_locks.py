@@ -62,7 +62,10 @@ def test_everything_locked_has_its_hashes(file: Path) -> None:
 
 
 def test_the_image_has_all_that_runs_so_that_its_audit_is_that_of_both() -> None:
-    assert set(read_lock(RUN)) <= set(read_lock(IMAGE))
+    def without_marker(file: Path) -> set[tuple[str, str, tuple[str, ...]]]:
+        return {each[:3] for each in read_lock(file)}
+
+    assert without_marker(RUN) <= without_marker(IMAGE)
 
 
 def test_what_runs_is_what_is_tested() -> None:
