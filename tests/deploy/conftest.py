@@ -33,10 +33,16 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     yield from _bootstrapped(WITH_THE_IMAGE_S_PYTHON, tmp_path_factory.mktemp("base") / "root")
 
 
+def _mirror() -> str:
+    """Return where this machine gets its own packages from."""
+    told = run("apt-get", "indextargets", "--format", "$(REPO_URI) $(RELEASE)", "Created-By: Packages")
+    return next(uri for uri, release in map(str.split, told.splitlines()) if "-" not in release)
+
+
 def _bootstrapped(release: str, root: Path) -> Iterator[Path]:
     require("debootstrap", "buildah")
     packages = "--include=python3,python3-venv,python3-pip,ca-certificates"
-    run("debootstrap", "--variant=minbase", packages, release, root, "http://deb.debian.org/debian", _SCRIPT)
+    run("debootstrap", "--variant=minbase", packages, release, root, _mirror(), _SCRIPT)
     (root / "usr/bin/python").symlink_to("python3")
     for mine in (TRUSTED, Path("/etc/resolv.conf")):
         shutil.copyfile(mine, root / mine.relative_to("/"))
