@@ -96,6 +96,11 @@ class CallerConnection(web.RequestHandler):
         """Where the caller is; empty on a Unix socket."""
         return self.peername[0] if isinstance(self.peername, tuple) else ""
 
+    @property
+    def has_all(self) -> bool:
+        """Whether all of the request under way has come."""
+        return self._intake.whole
+
     async def drain(self) -> None:
         """Wait until the caller has read most of what was written to it."""
         if self._paused and self.transport is not None:
@@ -116,9 +121,11 @@ class CallerConnection(web.RequestHandler):
         super().connection_made(transport)
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """Forget the caller."""
-        self._time_head(begun=False)
+        """Forget the caller, and what refers back to this object: two that hold each other wait for the collector."""
+        self._intake.stop()
+        self._time_head()
         super().connection_lost(exc)
+        self._arrived, self._content = None, EMPTY_PAYLOAD
 
     def data_received(self, data: bytes) -> None:
         """Take bytes from the caller; there are none where a body is read on of which the parser holds the rest."""
@@ -140,8 +147,7 @@ class CallerConnection(web.RequestHandler):
             self._break(fault, fault.name)
         if intake.has_trailers:
             self.leaving = True
-        if intake.in_head or self._head_timer is not None:
-            self._time_head(begun=intake.in_head)
+        self._time_head()
         if len(intake.waiting) > _MOST_WAITING and not self._buffer_paused:
             self._pause_reading_for_buffer()
 
@@ -178,14 +184,19 @@ class CallerConnection(web.RequestHandler):
 
     def _arrive(self, arrival: Arrival) -> None:
         self._arrived = arrival
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        if self._waits:
+            cast("asyncio.Future[None]", self._waiter).set_result(None)
+
+    @property
+    def _waits(self) -> bool:
+        """Whether no request is under way; one that has come is, before the task has had its turn too."""
+        return self._waiter is not None and not self._waiter.done()
 
     # --- The time for a head ------------------------------------------------------------------------------------------
 
-    def _time_head(self, *, begun: bool) -> None:
+    def _time_head(self) -> None:
         """Give a head that has begun its time; where its caller waits for an earlier answer, that has yet to begin."""
-        if begun and self._waiter is not None and not self._waiter.done():
+        if self._intake.in_head and self._waits:
             if self._head_timer is None:
                 self._head_timer = self._loop.call_later(self._callers.patience.head, self._end_slow_head)
         elif self._head_timer is not None:
@@ -193,6 +204,7 @@ class CallerConnection(web.RequestHandler):
             self._head_timer = None
 
     def _end_slow_head(self) -> None:
+        self._head_timer = None
         limit = self._callers.patience.head
         why = SlowHead(f"the request line and header section were not complete {limit:g} s after their first byte")
         self._callers.door.cut_short.add(why)
@@ -207,21 +219,9 @@ class CallerConnection(web.RequestHandler):
         This takes the place of aiohttp's own loop, which makes a task and three objects more for each request.
         """
         try:
-            while not self._force_close:
-                arrived = await self._next()
-                if self.transport is None:
-                    break  # cut in the moment in which the request came: nobody would hear the answer
-                self._request_in_progress = True  # `shutdown` waits for it
-                try:
-                    stays = await self._answer(arrived)
-                finally:
-                    self._request_in_progress = False
-                    if self._handler_waiter is not None and not self._handler_waiter.done():
-                        self._handler_waiter.set_result(None)
-                if not stays:
-                    await self._let_go_by()
-                    break
+            while not self._force_close and await self._serve(await self._next()):
                 self._rest()
+            await self._let_go_by()
         except asyncio.CancelledError:
             self.force_close()
             raise
@@ -238,17 +238,29 @@ class CallerConnection(web.RequestHandler):
     async def _next(self) -> Arrival:
         if self._arrived is None:
             self._waiter = self._loop.create_future()
-            if self._intake.in_head:
-                self._time_head(begun=True)
+            self._time_head()
             try:
                 await self._waiter
             finally:
                 self._waiter = None
-        arrived, self._arrived = cast("Arrival", self._arrived), None
-        return arrived
+        else:
+            await asyncio.sleep(0)  # who sends many at once is not served to the last before anybody else has a turn
+        arrived, self._arrived = self._arrived, None
+        return cast("Arrival", arrived)
+
+    async def _serve(self, arrived: Arrival) -> bool:
+        """Have one request answered, and tell whether another may follow on this connection."""
+        if self.transport is None:
+            return False  # cut in the moment in which the request came: nobody would hear the answer
+        self._request_in_progress = True  # `shutdown` waits for it
+        try:
+            return await self._answer(arrived)
+        finally:
+            self._request_in_progress = False
+            if self._handler_waiter is not None and not self._handler_waiter.done():
+                self._handler_waiter.set_result(None)
 
     async def _answer(self, arrived: Arrival) -> bool:
-        """Have one request answered, and tell whether another may follow on this connection."""
         if isinstance(arrived, CallerError):
             if self.transport is not None:
                 self.transport.write(refusal(arrived))
@@ -275,6 +287,7 @@ class CallerConnection(web.RequestHandler):
         self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
         if self._keepalive_handle is None:
             self._keepalive_handle = self._loop.call_at(self._next_keepalive_close_time, self._process_keepalive)
+        self._content = EMPTY_PAYLOAD
         self._intake.proceed()
         if self._buffer_paused:
             self._resume_reading_for_buffer()
@@ -291,23 +304,24 @@ class CallerConnection(web.RequestHandler):
 
     def leave(self) -> None:
         """End after the request that is under way; aiohttp's own `close` would not take in the rest of its body."""
-        if self._waiter is None or self._waiter.done():  # done: one has come, and is under way with the next turn
-            self.leaving = True
-        else:
+        if self._waits:
             self.force_close()
+        else:
+            self.leaving = True
 
     async def _let_go_by(self) -> None:
         """Hear what the caller still sends, until it leaves or for a while: to close would reset the answer away."""
         transport = self.transport
-        if transport is None or transport.is_closing() or self._has_all():
+        if transport is None or transport.is_closing() or self._has_all_and_no_more():
             return
         self._intake.stop()
         self._reading_paused = self._buffer_paused = False
         self._resume_transport_reading()
-        transport.write_eof()
+        with contextlib.suppress(OSError):  # it has left in this moment
+            transport.write_eof()
         await asyncio.sleep(_LONGEST_REST)
 
-    def _has_all(self) -> bool:
+    def _has_all_and_no_more(self) -> bool:
         return self._intake.whole and not self._intake.waiting and not self._upgraded
 
 

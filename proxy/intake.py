@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import re
 
-from proxy.errors import HeadersTooLarge, MalformedRequest
+from proxy.errors import HeadersTooLarge, MalformedRequest, TargetTooLong
 from proxy.forward import ascii_line
 from proxy.guard import MAX_HEAD, MAX_TARGET
 
 LONGEST_LINE = 16 * MAX_TARGET
 """Bytes of a request line as the parser sees it, with 8-bit bytes written out in ASCII."""
+
+_LONGEST_BEGUN = MAX_TARGET + 64
+"""Bytes of a request line that has not come whole: a method, a target, and the most of a version."""
 
 _LARGEST_HEAD = 2 * MAX_HEAD
 """Bytes of a head that does not end."""
@@ -72,7 +75,7 @@ class Intake:
     def take(self) -> bytes:
         """Return the next piece for the parser; none where more has to come first, or the request is whole.
 
-        Raises `MalformedRequest` and `HeadersTooLarge`; nothing can be taken any more then, and `stop` is to follow.
+        Raises `MalformedRequest`, `TargetTooLong` and `HeadersTooLarge`; `stop` is to follow then.
         """
         if self.whole or not self.waiting:
             return b""
@@ -107,7 +110,7 @@ class Intake:
         """Let go by whatever comes from now on."""
         self._stopped = True
         self.waiting = b""
-        self.whole = self.in_head = False
+        self.whole = self.in_head = self.head_ended = False
 
     def _first(self, size: int) -> bytes:
         data = self.waiting
@@ -138,7 +141,9 @@ class Intake:
         data = self.waiting = self.waiting.lstrip(b"\r\n")  # RFC 9112, section 2.2: before a request there may be any
         end = data.find(b"\n")
         if end < 0:
-            return bool(data) and not (data[:1].isupper() and len(data) <= LONGEST_LINE)
+            if len(data) > _LONGEST_BEGUN:
+                raise TargetTooLong(f"the request target is longer than {MAX_TARGET} bytes")
+            return bool(data) and not data[:1].isupper()
         line = data[:end]
         if line[-9:-4] in _OTHER_PROTOCOLS:
             raise MalformedRequest("the protocol is not HTTP")

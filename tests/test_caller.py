@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
+import socket
+import struct
 from typing import TYPE_CHECKING, cast
 
 import pytest
-from aiohttp import hdrs, web
+from aiohttp import StreamReader, hdrs, web
 
 from proxy import caller
-from proxy.errors import Draining
+from proxy.errors import Draining, MalformedRequest
+from proxy.forward import HeldBytes, Holder
+from proxy.intake import Intake
 from tests.support.callers import serving
 from tests.support.wire import connect, read_reply
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
 
     from proxy.caller import CallerConnection
     from proxy.forward import Request
     from proxy.forward.answer import Answer
+    from tests.support.callers import Handler
 
 GET = b"GET /api/nfe HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
@@ -175,3 +181,114 @@ async def test_requests_beyond_the_one_under_way_wait_in_the_kernel() -> None:
         for _ in range(1000):
             assert (await read_reply(reader)).status == 200
         writer.transport.abort()
+
+
+async def test_a_flood_of_requests_on_one_connection_leaves_others_their_turn() -> None:
+    served = Served()
+    async with serving(served.handle) as url:
+        reader, writer = await connect(url)
+        other, others = await connect(url)
+        writer.write(GET * 20_000)
+        await read_reply(reader)
+        others.write(GET)
+        assert (await read_reply(other)).status == 200
+        assert len(served.requests) < 10_000
+        writer.transport.abort()
+        others.close()
+
+
+@pytest.mark.parametrize(
+    "line", [b"GET /" + b"a" * 70_000, b"A" * 300_000, b"GET /" + b"a" * 300_000 + b" HTTP/1.1\r\n\r\n"]
+)
+async def test_a_request_line_that_is_too_long_is_refused_at_once(line: bytes) -> None:
+    served = Served()
+    async with serving(served.handle) as url:
+        reader, writer = await connect(url)
+        writer.write(line)
+        assert (await read_reply(reader)).status == 414
+        writer.close()
+
+
+async def test_a_caller_that_resets_after_its_refusal_is_no_defect(caplog: pytest.LogCaptureFixture) -> None:
+    async def refuse(request: Request, answer: Answer) -> None:
+        answer.close_after()
+        answer.refuse(Draining("not now"), "-")
+        caller_socket = writer.get_extra_info("socket")
+        caller_socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        writer.transport.abort()
+        await asyncio.sleep(0)  # in which it is closed
+        gone.set()
+
+    gone = asyncio.Event()
+    async with serving(refuse) as url:
+        _, writer = await connect(url)
+        writer.write(b"POST /api/nfe HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\n")
+        await gone.wait()
+        for _ in range(5):
+            await asyncio.sleep(0)
+    assert not caplog.records
+
+
+# --- What is left of a request ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def without_collector() -> Iterator[None]:
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+BODY = b"POST /api/nfe HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}"
+BROKEN = b"POST /api/nfe HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\nz\r\n"
+
+
+def alive(kind: type) -> int:
+    return sum(type(each) is kind for each in gc.get_objects())
+
+
+def reading(*, reads: bool) -> Handler:
+    """Answer after the body was read, or without."""
+    holder = Holder(1000, HeldBytes(1000), 30)
+
+    async def handle(request: Request, answer: Answer) -> None:
+        try:
+            if reads:
+                await holder.read(request)
+        except MalformedRequest as error:
+            answer.close_after()
+            answer.refuse(error, "-")
+        else:
+            answer.give(b"{}")
+
+    return handle
+
+
+@pytest.mark.usefixtures("without_collector")
+async def test_a_connection_that_rests_holds_nothing_of_its_last_request() -> None:
+    async with serving(reading(reads=False)) as url:
+        reader, writer = await connect(url)
+        for _ in range(2):
+            writer.write(BODY)
+            await read_reply(reader)
+        await asyncio.sleep(0)
+        assert alive(StreamReader) == 0
+        assert alive(Intake) == 1
+        writer.close()
+
+
+@pytest.mark.usefixtures("without_collector")
+@pytest.mark.parametrize("sent", [BODY, BROKEN], ids=["whole", "broken"])
+@pytest.mark.parametrize("reads", [True, False], ids=["read", "unread"])
+async def test_a_connection_that_has_ended_is_gone_without_the_collector(sent: bytes, *, reads: bool) -> None:
+    async with serving(reading(reads=reads)) as url:
+        reader, writer = await connect(url)
+        writer.write(sent)
+        await read_reply(reader)
+        writer.close()
+        other, others = await connect(url)
+        others.write(GET)
+        await read_reply(other)
+        assert (alive(StreamReader), alive(Intake)) == (0, 1)
+        others.close()

@@ -158,8 +158,9 @@ class Holder:
 async def _piece(content: StreamReader, patience: Patience) -> bytes:
     try:
         return await patience.read(content)
-    except web.RequestPayloadError:
-        raise MalformedRequest("the framing of the body is malformed") from None
+    except web.RequestPayloadError as error:
+        error.__traceback__ = None  # `content` keeps it, and it this frame: both would wait for the collector
+    raise MalformedRequest("the framing of the body is malformed")
 
 
 async def _stream(

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, TypeVar, cast
 from aiohttp import hdrs
 
 from proxy.errors import (
-    BrokenUpload,
     CannotConnect,
     ConnectionLost,
     Draining,
@@ -173,12 +172,15 @@ class Forward:
 
     def _answers_itself(self, request: Request, answer: Answer, page: str | None) -> bool:
         """Answer a web page's preflight, and an ERP that logs in for itself; tell whether it was one of these."""
-        if page is not None and is_preflight(request.method, request.headers):
-            answer.allow(page, request.headers)
-        elif request.target.asks_for_token and request.method == "POST":
+        asking = page if is_preflight(request.method, request.headers) else None
+        if asking is None and not (request.target.asks_for_token and request.method == "POST"):
+            return False
+        if request.expects_continue and not request.caller.has_all:
+            answer.close_after()  # whether a body comes that was not asked for, nobody knows
+        if asking is None:
             self._answer_login(answer)
         else:
-            return False
+            answer.allow(asking, request.headers)
         return True
 
     def _answer_login(self, answer: Answer) -> None:
@@ -198,7 +200,7 @@ class Forward:
             self.meter.refused(error.cause)
         elif isinstance(error, MalformedRequest | TargetTooLong | HeadersTooLarge):
             self.meter.was_malformed(error.name)
-        unread = not request.content.is_eof() or isinstance(error, MalformedRequest | BrokenUpload)
+        unread = not request.caller.has_all or isinstance(error, MalformedRequest)
         # What follows a request for another protocol may be no request.
         leaving = request.method == "CONNECT" or hdrs.UPGRADE in request.headers
         if self.closing or self.draining or unread or leaving:

@@ -40,6 +40,10 @@ class Caller(Protocol):
         """Where the caller is; empty on a Unix socket."""
 
     @property
+    def has_all(self) -> bool:
+        """Whether all of the request under way has come."""
+
+    @property
     def writing_paused(self) -> bool:
         """Whether the caller does not read what was written to it."""
 

@@ -36,4 +36,4 @@ async def serving(handler: Handler, stall: float = PATIENCE) -> AsyncIterator[st
             yield f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
     finally:
         listening.close()
-        await server.shutdown(0)
+        await server.shutdown(0.1)  # with 0, aiohttp would wait for ever
