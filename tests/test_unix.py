@@ -36,7 +36,7 @@ sys.addaudithook(_on_event)
 @contextlib.contextmanager
 def listening(path: Path | str, access: Socket | None = None) -> Iterator[UnixSocket]:
     unix = UnixSocket(str(path), access or Socket())
-    with unix.open(10):
+    with unix.open(1000):  # more than look whether it listens yet
         yield unix
     unix.remove()
 
