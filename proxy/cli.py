@@ -50,9 +50,9 @@ _BANNER = """\
 The sidecar is at {listen}, in front of a fake Invoisys. Issue a document, and query it by its access key:
 
     {curl_listen}/api/nfe/envio -d '{{\
-"cnpj":"12345678000195","modelo":"55","serie":"1","numero":"1","codigoAleatorioNF":"12345678","dataEmissao":"2026-01-31"\
+"cnpj":"12345678000195","modelo":"55","serie":"1","numero":"1001","codigoAleatorioNF":"84152607","dataEmissao":"2026-01-31"\
 }}'
-    {curl_listen}/api/nfe/getbychaveSTD/35260112345678000195550010000000011123456782
+    {curl_listen}/api/nfe/getbychaveSTD/35260112345678000195550010000010011841526077
 
 {page}
 

@@ -48,7 +48,7 @@ DEMO = "invoisys-proxy demo"
 _ACCOUNT = {
     "git clone REPOSITORY": "the repository's address",
     "install -m 600 /dev/null ~/": "a home of one's own",
-    "editor ": "somebody who types",
+    "${EDITOR:-vi} ": "somebody who types",
     ".venv/bin/python -m proxy doctor": "an account at Invoisys",
     ".venv/bin/python -m proxy run": "an account at Invoisys",
 }
