@@ -252,26 +252,22 @@ class CallerConnection(web.RequestHandler):
         """Have one request answered, and tell whether another may follow on this connection."""
         if self.transport is None:
             return False  # cut in the moment in which the request came: nobody would hear the answer
+        if isinstance(arrived, CallerError):
+            self.transport.write(refusal(arrived))
+            return False
+        message, content = arrived
         self._request_in_progress = True  # `shutdown` waits for it
         try:
-            return await self._answer(arrived)
+            answer = await self._callers.handler(Request(message, content, self))
+            await answer.taken()
+            # What follows an offer to leave HTTP, which was refused, may be no request.
+            stays = answer.keep_alive and not self.leaving and not self._upgraded
+            if stays and not content.is_eof():
+                await self._skip(content)
         finally:
             self._request_in_progress = False
             if self._handler_waiter is not None and not self._handler_waiter.done():
                 self._handler_waiter.set_result(None)
-
-    async def _answer(self, arrived: Arrival) -> bool:
-        if isinstance(arrived, CallerError):
-            if self.transport is not None:
-                self.transport.write(refusal(arrived))
-            return False
-        message, content = arrived
-        answer = await self._callers.handler(Request(message, content, self))
-        await answer.taken()
-        # What follows an offer to leave HTTP, which was refused, may be no request.
-        stays = answer.keep_alive and not self.leaving and not self._upgraded
-        if stays and not content.is_eof():
-            await self._skip(content)
         return stays and self._intake.whole and content.is_eof()
 
     async def _skip(self, content: StreamReader) -> None:
